@@ -1,0 +1,199 @@
+"""Any JAX function as one flat list of equations, with the parameters known by path.
+
+`jit`, `remat` and closed calls are inlined (rematerialisation is memory, not meaning); `custom_jvp` and
+`custom_vjp` calls stay one equation, so that evaluating the program keeps their derivative, with their body as
+`eqn.body`. Everything in `effjax.graph` is read off this list.
+"""
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core
+
+from effjax import tree
+from effjax.errors import EffjaxError
+from effjax.tree import Path, PyTree
+
+Var = int
+
+INLINED = frozenset({'jit', 'pjit', 'closed_call', 'core_call', 'remat', 'remat2', 'checkpoint'})
+CUSTOM = frozenset({'custom_jvp_call', 'custom_vjp_call', 'custom_vjp_call_jaxpr'})
+
+
+class Const(NamedTuple):
+  """An input of an equation that is a constant of the program (a literal, or an array that `fn` closes over)."""
+  value: Any
+
+
+class Eqn(NamedTuple):
+  """One primitive applied. `inputs` are variables or constants; `body` is the program of a custom_jvp/vjp call."""
+  primitive: core.Primitive
+  inputs: tuple[Var | Const, ...]
+  outputs: tuple[Var, ...]
+  params: dict[str, Any]
+  scope: str
+  body: 'Program | None' = None
+
+  @property
+  def name(self) -> str:
+    """The primitive's name, e.g. `conv_general_dilated`."""
+    return self.primitive.name
+
+
+class Program(NamedTuple):
+  """A traced function.
+
+  eqns: in execution order. inputs: the flat arguments, parameters first. outputs: variables or constants.
+  avals: shape and dtype of each variable. paths: of the inputs that are parameters.
+  out_tree: structure of the result.
+  """
+  eqns: tuple[Eqn, ...]
+  inputs: tuple[Var, ...]
+  outputs: tuple[Var | Const, ...]
+  avals: dict[Var, jax.ShapeDtypeStruct]
+  paths: dict[Var, Path]
+  out_tree: Any
+
+
+def trace(fn: Callable, params: PyTree, *args: PyTree) -> Program:
+  """The program of `fn(params, *args)`; arrays or `jax.ShapeDtypeStruct`s may be given.
+
+  Args:
+    fn: any JAX function whose first argument is a tree of parameters.
+
+  >>> program = trace(lambda p, x: jax.nn.relu(x @ p['w']), {'w': jnp.ones((3, 2))}, jnp.ones((1, 3)))
+  >>> [eqn.name for eqn in program.eqns], program.paths
+  (['dot_general', 'custom_jvp_call'], {0: 'w'})
+  """
+  closed, out = jax.make_jaxpr(fn, return_shape=True)(params, *args)
+  builder = _Builder()
+  inputs = tuple(builder.new(v.aval) for v in closed.jaxpr.invars)
+  eqns, outputs = builder.inline(closed.jaxpr, closed.consts, inputs, '')
+  names = list(tree.leaves(params))
+  return Program(tuple(eqns), inputs, tuple(outputs), builder.avals, dict(zip(inputs, names)),
+                 jax.tree.structure(out))
+
+
+def flatten(program: Program) -> Program:
+  """The program with custom_jvp/vjp bodies inlined too: the same values, for inference only."""
+  alias: dict[Var, Var | Const] = {}
+  read = lambda v: v if isinstance(v, Const) else alias.get(v, v)
+
+  def walk(eqns):
+    for eqn in eqns:
+      inputs = tuple(map(read, eqn.inputs))
+      if eqn.body is None:
+        yield eqn._replace(inputs=inputs)
+        continue
+      alias.update(zip(eqn.body.inputs, inputs, strict=True))
+      yield from walk(eqn.body.eqns)
+      alias.update(zip(eqn.outputs, map(read, eqn.body.outputs), strict=True))
+
+  eqns = tuple(walk(program.eqns))
+  return program._replace(eqns=eqns, outputs=tuple(map(read, program.outputs)))
+
+
+def evaluate(program: Program, inputs: Sequence[Any], bind: Callable[[Eqn, list], Sequence[Any]] | None = None) -> list:
+  """The flat outputs for flat inputs. `bind(eqn, args)` replaces the execution of one equation.
+
+  Values are dropped after their last use.
+  """
+  bind = bind or execute
+  env: dict[Var, Any] = dict(zip(program.inputs, inputs, strict=True))
+  read = lambda v: v.value if isinstance(v, Const) else env[v]
+  last = last_use(program)
+  for i, eqn in enumerate(program.eqns):
+    env.update(zip(eqn.outputs, bind(eqn, [read(v) for v in eqn.inputs]), strict=True))
+    for v in last.get(i, ()):
+      env.pop(v, None)
+  return [read(v) for v in program.outputs]
+
+
+def execute(eqn: Eqn, args: Sequence[Any]) -> Sequence[Any]:
+  """One equation as it was traced."""
+  bound = eqn.primitive.get_bind_params(eqn.params)
+  subfuns, params = bound if isinstance(bound, tuple) else ((), bound)  # a pair before JAX 0.10
+  out = eqn.primitive.bind(*subfuns, *args, **params)
+  return out if eqn.primitive.multiple_results else [out]
+
+
+def last_use(program: Program) -> dict[int, list[Var]]:
+  """For each equation's index, the variables that nothing needs after it."""
+  last: dict[Var, int] = {}
+  for i, eqn in enumerate(program.eqns):
+    last.update({v: i for v in (*eqn.inputs, *eqn.outputs) if not isinstance(v, Const)})
+  kept = {v for v in program.outputs if not isinstance(v, Const)}
+  ends: dict[int, list[Var]] = {}
+  for v, i in last.items():
+    if v not in kept:
+      ends.setdefault(i, []).append(v)
+  return ends
+
+
+def users(program: Program) -> dict[Var, list[int]]:
+  """For each variable, the indices of the equations that read it (an output of the program counts as -1)."""
+  out: dict[Var, list[int]] = {}
+  for i, eqn in enumerate(program.eqns):
+    for v in eqn.inputs:
+      if not isinstance(v, Const):
+        out.setdefault(v, []).append(i)
+  for v in program.outputs:
+    if not isinstance(v, Const):
+      out.setdefault(v, []).append(-1)
+  return out
+
+
+def weights(program: Program) -> dict[Var, Path]:
+  """Variables that are made of parameters alone, each with the path of the largest leaf that it is made of."""
+  size = lambda v: int(np.prod(program.avals[v].shape))
+  leaf: dict[Var, Var] = {v: v for v in program.paths}
+  for eqn in program.eqns:
+    read = [v for v in eqn.inputs if not isinstance(v, Const)]
+    if read and all(v in leaf for v in read):
+      largest = max((leaf[v] for v in read), key=size)
+      leaf.update(dict.fromkeys(eqn.outputs, largest))
+  return {v: program.paths[origin] for v, origin in leaf.items()}
+
+
+class _Builder:
+  """Numbers variables afresh, so that a jaxpr that is called twice becomes two lists of equations."""
+
+  def __init__(self):
+    self.avals: dict[Var, jax.ShapeDtypeStruct] = {}
+
+  def new(self, aval) -> Var:
+    if not hasattr(aval, 'shape'):
+      raise EffjaxError(f'trace: a value of type {aval} is not an array: only array functions can be analysed')
+    self.avals[len(self.avals)] = jax.ShapeDtypeStruct(aval.shape, aval.dtype)
+    return len(self.avals) - 1
+
+  def inline(self, jaxpr, consts, inputs, scope):
+    env = dict(zip(jaxpr.constvars, map(Const, consts), strict=True))
+    env.update(zip(jaxpr.invars, inputs, strict=True))
+    read = lambda v: Const(v.val) if isinstance(v, core.Literal) else env[v]
+    eqns = []
+    for eqn in jaxpr.eqns:
+      args = tuple(read(v) for v in eqn.invars)
+      inner = '/'.join(filter(None, (scope, str(eqn.source_info.name_stack))))
+      if eqn.primitive.name in INLINED:
+        body, outputs = self.inline(*_open(eqn.params.get('jaxpr', eqn.params.get('call_jaxpr'))), args, inner)
+        eqns += body
+      else:
+        outputs = tuple(self.new(v.aval) for v in eqn.outvars)
+        body = self._body(eqn, inner) if eqn.primitive.name in CUSTOM else None
+        eqns.append(Eqn(eqn.primitive, args, outputs, eqn.params, inner, body))
+      env.update(zip(eqn.outvars, outputs, strict=True))
+    return eqns, tuple(read(v) for v in jaxpr.outvars)
+
+  def _body(self, eqn, scope):
+    jaxpr, consts = _open(eqn.params['call_jaxpr'])
+    inputs = tuple(self.new(v.aval) for v in jaxpr.invars)
+    eqns, outputs = self.inline(jaxpr, consts, inputs, scope)
+    return Program(tuple(eqns), inputs, outputs, self.avals, {}, None)
+
+
+def _open(jaxpr):
+  return (jaxpr.jaxpr, jaxpr.consts) if isinstance(jaxpr, core.ClosedJaxpr) else (jaxpr, ())
+

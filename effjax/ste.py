@@ -1,0 +1,79 @@
+"""Straight-through estimators: the exact forward value, a surrogate derivative.
+
+All are `jax.custom_jvp`, so that forward and reverse mode, `vmap` and higher derivatives work. The usual
+`x + stop_gradient(q(x) - x)` is not used: in float32 it does not return `q(x)` exactly.
+"""
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+@jax.custom_jvp
+def round(x: Float[Array, '*s']) -> Float[Array, '*s']:
+  """Nearest integer, ties to even; derivative 1 (Bengio et al. 2013, arXiv:1308.3432).
+
+  >>> round(jnp.array([0.5, 1.5, -1.2])), jax.grad(round)(0.3)
+  (Array([ 0.,  2., -1.], dtype=float32), Array(1., dtype=float32, weak_type=True))
+  """
+  return jnp.round(x)
+
+
+round.defjvps(lambda t, ans, x: t)
+
+
+@jax.custom_jvp
+def clip(x: Float[Array, '*s'], low: Float[Array, '#*s'], high: Float[Array, '#*s']) -> Float[Array, '*s']:
+  """`min(max(x, low), high)`; the derivative passes where `low <= x <= high` (both ends included), else goes to the bound.
+
+  `jnp.clip` splits the derivative at a tie; a quantizer that saturates exactly at its bound must not.
+
+  >>> jax.grad(clip, argnums=(0, 1, 2))(3., 0., 2.)[2]
+  Array(1., dtype=float32, weak_type=True)
+  """
+  return jnp.minimum(jnp.maximum(x, low), high)
+
+
+@clip.defjvp
+def _clip_jvp(primals, tangents):
+  x, low, high = primals
+  dx, dlow, dhigh = tangents
+  return clip(x, low, high), jnp.where(x < low, dlow, jnp.where(x > high, dhigh, dx))
+
+
+@jax.custom_jvp
+def sign(x: Float[Array, '*s']) -> Float[Array, '*s']:
+  """+1 where `x >= 0`, else -1; derivative `|x| <= 1` (hard tanh; Hubara et al. 2016, survey [36]).
+
+  >>> sign(jnp.array([-2., 0., 3.])), jax.grad(sign)(0.5), jax.grad(sign)(1.5)
+  (Array([-1.,  1.,  1.], dtype=float32), Array(1., dtype=float32, weak_type=True), Array(0., dtype=float32, weak_type=True))
+  """
+  return jnp.where(x >= 0, jnp.ones_like(x), -jnp.ones_like(x))
+
+
+sign.defjvps(lambda t, ans, x: jnp.where(jnp.abs(x) <= 1, t, jnp.zeros_like(t)))
+
+
+@jax.custom_jvp
+def threshold(x: Float[Array, '*s']) -> Float[Array, '*s']:
+  """1 where `x > 0`, else 0; derivative 1: a hard gate that still learns.
+
+  >>> threshold(jnp.array([-1., 0., 2.])), jax.grad(threshold)(-1.)
+  (Array([0., 0., 1.], dtype=float32), Array(1., dtype=float32, weak_type=True))
+  """
+  return jnp.where(x > 0, jnp.ones_like(x), jnp.zeros_like(x))
+
+
+threshold.defjvps(lambda t, ans, x: t)
+
+
+@jax.custom_jvp
+def scale_gradient(x: Float[Array, '*s'], factor: float) -> Float[Array, '*s']:
+  """`x`; derivative `factor`.
+
+  >>> jax.grad(scale_gradient)(2., 0.1)
+  Array(0.1, dtype=float32, weak_type=True)
+  """
+  return x
+
+
+scale_gradient.defjvps(lambda t, ans, x, factor: t * jnp.asarray(factor, t.dtype), None)
