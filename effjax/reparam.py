@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from effjax import tree
 from effjax.errors import EffjaxError
+from effjax.graph.channels import Channels, gate
 from effjax.tree import Path, PyTree
 
 Key = jax.Array
@@ -120,6 +121,39 @@ def mark_decisions(rule: Rule, phi: PyTree) -> PyTree:
   if not rule.decisions:
     return jax.tree.map(lambda _: False, phi)
   return {name: jax.tree.map(lambda _: name in rule.decisions, part) for name, part in phi.items()}
+
+
+CHANNELS = 'channels'  # the key of the facts that `over` gives: keep per channel of the graph
+
+
+def over(channels: Channels, rule: Rule) -> Reparam:
+  """One gate per channel of the graph: `rule` on a vector of ones, multiplied onto all leaves that sum over the channel.
+
+  Put it after quantizers in a `chain`: a gate of 1 then leaves the integer codes untouched, and 0 is a channel gone.
+
+  Args:
+    channels: of `effjax.graph.channels` for the function that the parameters belong to.
+    rule: on an array of shape `[channels.size]`, e.g. `sparsify.hard_concrete()`.
+
+  Raises:
+    EffjaxError: the function has no prunable channel.
+  """
+  if not channels.size:
+    raise EffjaxError(f'over: no prunable channels; unsupported operations pinned what they touch: {channels.unknown}')
+
+  def init(key, params):
+    gates = rule.init(tree.fold(key, CHANNELS), jnp.ones((channels.size,), jnp.float32))
+    if gates.theta is not None:
+      raise EffjaxError('over: wants a rule whose theta is None, such as sparsify.hard_concrete: gates replace ones')
+    return Slots(params, gates.phi, gates.state)
+
+  def apply(theta, phi, state, key):
+    return gate(channels, theta, rule.apply(None, phi, state, tree.fold(key, CHANNELS)))
+
+  own = lambda slots: Slots(None, slots.phi, slots.state)
+  return Reparam(init, apply, facts=lambda slots, hard: {CHANNELS: rule.facts(own(slots), hard)},
+                 update=lambda slots, gradients: rule.update(own(slots), gradients),
+                 decisions=lambda phi: mark_decisions(rule, phi))
 
 
 def chain(*parts: Reparam) -> Reparam:

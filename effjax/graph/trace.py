@@ -16,7 +16,7 @@ from effjax import tree
 from effjax.errors import EffjaxError
 from effjax.tree import Path, PyTree
 
-Var = int
+Var = int | tuple  # a number; within the program of a derivative (variable of the call, number)
 
 INLINED = frozenset({'jit', 'pjit', 'closed_call', 'core_call', 'remat', 'remat2', 'checkpoint'})
 CUSTOM = frozenset({'custom_jvp_call', 'custom_vjp_call', 'custom_vjp_call_jaxpr'})
@@ -95,6 +95,41 @@ def flatten(program: Program) -> Program:
   return program._replace(eqns=eqns, outputs=tuple(map(read, program.outputs)))
 
 
+def derivative(eqn: Eqn, avals: dict[Var, jax.ShapeDtypeStruct]) -> tuple[Program, list[int]]:
+  """The derivative of a custom_jvp/vjp equation, traced through its own rule, and which inputs it moves.
+
+  Inputs: those of the equation, then a tangent for each floating-point one. Outputs: the equation's, then theirs
+  tangents; for a custom_vjp, which has no forward mode, the cotangents of the floating inputs given those of the
+  outputs (the second half of the inputs). Calls within it are inlined: it is differentiated once.
+  """
+  specs = [jax.eval_shape(lambda v=v: v.value) if isinstance(v, Const) else avals[v] for v in eqn.inputs]
+  moving = [i for i, s in enumerate(specs) if jnp.issubdtype(s.dtype, jnp.floating)]
+
+  def along(values):
+    def call(*floats):
+      full = list(values)
+      for i, x in zip(moving, floats):
+        full[i] = x
+      return tuple(execute(eqn, full))
+    return call, [values[i] for i in moving]
+
+  def pushforward(values, tangents):
+    call, floats = along(values)
+    return jax.jvp(call, floats, tangents)
+
+  def pullback(values, cotangents):
+    call, floats = along(values)
+    return jax.vjp(call, *floats)[1](tuple(cotangents))
+
+  builder = _Builder(eqn.outputs[0])
+  outs = [avals[v] for v in eqn.outputs]
+  forward = eqn.name == 'custom_jvp_call'
+  closed = jax.make_jaxpr(pushforward if forward else pullback)(specs, [specs[i] for i in moving] if forward else outs)
+  inputs = tuple(builder.new(v.aval) for v in closed.jaxpr.invars)
+  eqns, outputs = builder.inline(closed.jaxpr, closed.consts, inputs, eqn.scope)
+  return flatten(Program(tuple(eqns), inputs, tuple(outputs), builder.avals, {}, None)), moving
+
+
 def evaluate(program: Program, inputs: Sequence[Any], bind: Callable[[Eqn, list], Sequence[Any]] | None = None) -> list:
   """The flat outputs for flat inputs. `bind(eqn, args)` replaces the execution of one equation.
 
@@ -160,14 +195,16 @@ def weights(program: Program) -> dict[Var, Path]:
 class _Builder:
   """Numbers variables afresh, so that a jaxpr that is called twice becomes two lists of equations."""
 
-  def __init__(self):
+  def __init__(self, prefix: Var | None = None):
     self.avals: dict[Var, jax.ShapeDtypeStruct] = {}
+    self.prefix = prefix
 
   def new(self, aval) -> Var:
     if not hasattr(aval, 'shape'):
       raise EffjaxError(f'trace: a value of type {aval} is not an array: only array functions can be analysed')
-    self.avals[len(self.avals)] = jax.ShapeDtypeStruct(aval.shape, aval.dtype)
-    return len(self.avals) - 1
+    v = len(self.avals) if self.prefix is None else (self.prefix, len(self.avals))
+    self.avals[v] = jax.ShapeDtypeStruct(aval.shape, aval.dtype)
+    return v
 
   def inline(self, jaxpr, consts, inputs, scope):
     env = dict(zip(jaxpr.constvars, map(Const, consts), strict=True))

@@ -1,0 +1,46 @@
+"""Bytes of weights in the file."""
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from effjax.cost.expect import bits_of, keep_of, present
+from effjax.graph.profile import Profile, Row, entries
+from effjax.reparam import Fact
+from effjax.tree import Path
+
+CONTAINERS = (4, 8, 32)  # bits that the target's kernels read; a width between is stored in the next one
+PER_CHANNEL = 4 + 4  # int32 bias and float32 scale of one output channel
+
+
+def container(bits: Float[Array, '*k']) -> Float[Array, '*k']:
+  """The narrowest container of at least `bits` bits.
+
+  >>> container(jnp.array([2., 4., 5., 8.]))
+  Array([4., 4., 8., 8.], dtype=float32)
+  """
+  stored = jnp.asarray(CONTAINERS, jnp.float32)
+  return stored[jnp.minimum(jnp.searchsorted(stored, bits), len(CONTAINERS) - 1)]
+
+
+def flash_bytes(profile: Profile, facts: dict[Path, Fact]) -> Float[Array, '']:
+  """Expected bytes: `sum_rows P(row) (codes E[container bits] / 8 + 8 output channels)`: codes, biases and scales.
+
+  BatchNorm folds into scale and bias. A weight that two rows share is counted once. The graph of the file (names,
+  shapes, operator codes) is not counted: it does not depend on keep and bits.
+
+  Args:
+    profile, facts: as for `macs`.
+
+  >>> from effjax.graph import profile
+  >>> found = profile(lambda p, x: x @ p['w'], {'w': jnp.ones((3, 4))}, jnp.ones((1, 3)))
+  >>> flash_bytes(found, {'w': Fact(bits=jnp.float32(4))})
+  Array(38., dtype=float32)
+  """
+  keep = keep_of(facts)
+  unique = {row.path: row for row in reversed(profile.rows) if row.path is not None}
+  return sum((present(row, facts) * _row_bytes(row, facts, keep) for row in unique.values()),
+             start=jnp.zeros((), jnp.float32))
+
+
+def _row_bytes(row: Row, facts, keep):
+  codes = entries(row.weight_axes, keep) * bits_of(row.path, facts, container) / 8
+  return codes + PER_CHANNEL * entries(row.out_axes[-1:], keep)
