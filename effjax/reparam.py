@@ -32,10 +32,10 @@ class Slots(NamedTuple):
 class Fact(NamedTuple):
   """What cost and export need to know of one leaf; None where a rule says nothing. A pytree: gradients flow.
 
-  bits: stored bits per element, a scalar (expected over the choice while it is soft).
+  bits: per element, a scalar; a vector of widths while they are a choice, with `choice` their probabilities.
   scale: size of one code, broadcastable to the weight: `weight = code * scale`.
-  keep: probability that each entry of the leaf is there, for a gate or a mask.
-  choice: probability of each entry of the leaf, for an operator choice.
+  keep: probability that each channel is there (under `CHANNELS`).
+  choice: probability of each operator of a choice, or of each width in `bits`.
   """
   bits: jax.Array | None = None
   scale: jax.Array | None = None

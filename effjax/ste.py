@@ -67,7 +67,7 @@ threshold.defjvps(lambda t, ans, x: t)
 
 
 @jax.custom_jvp
-def scale_gradient(x: Float[Array, '*s'], factor: float) -> Float[Array, '*s']:
+def scale_gradient(x: Float[Array, '*s'], factor: float | Float[Array, '']) -> Float[Array, '*s']:
   """`x`; derivative `factor`.
 
   >>> jax.grad(scale_gradient)(2., 0.1)

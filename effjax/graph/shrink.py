@@ -14,7 +14,9 @@ from effjax.graph.trace import Const, Eqn, Program, Var, execute
 from effjax.tree import Path, PyTree
 
 LINEAR = frozenset('reshape squeeze expand_dims broadcast_in_dim transpose slice rev reduce_sum'.split())
+RESHAPING = frozenset('reshape squeeze expand_dims broadcast_in_dim slice convert_element_type'.split())
 ZERO = object()  # a value that is known to be zero everywhere: an operator that was not chosen
+ONE = object()  # the weight of the operator that was chosen
 
 
 def shrink(fn: Callable, params: PyTree, keep: Any, *args: PyTree,
@@ -28,8 +30,8 @@ def shrink(fn: Callable, params: PyTree, keep: Any, *args: PyTree,
   Args:
     fn, params, args: as for `channels`.
     keep: bool, one entry per channel.
-    choose: for leaves whose entries weigh operators, the entry that stays; the others and all that only they
-      use are gone.
+    choose: for leaves whose entries weigh operators, the entry that stays, with weight 1; the leaf, the others and
+      all that only they use are gone.
 
   Raises:
     EffjaxError: a mask of the wrong length; an axis of a leaf left with no entry; a path or entry that is no choice.
@@ -44,7 +46,7 @@ def shrink(fn: Callable, params: PyTree, keep: Any, *args: PyTree,
   keep, choose = np.asarray(keep, bool), dict(choose or {})
   plan = _plan(label(fn, specs, *args), keep, choose)
   values = plan.analysis.values
-  used = {v for i in plan.live for v in plan.program.eqns[i].inputs if not isinstance(v, Const)}
+  used = {v for i in plan.live for v in _needs(plan.program.eqns[i], plan.zeros, plan.ones)}
   used |= {v for v in plan.program.outputs if not isinstance(v, Const)}
   variable = {path: v for v, path in plan.program.paths.items()}
   small = tree.map_at(lambda path, w: _cut(plan, w, values[variable[path]]) if variable[path] in used else None,
@@ -60,11 +62,12 @@ def shrink(fn: Callable, params: PyTree, keep: Any, *args: PyTree,
 
 
 class Plan(NamedTuple):
-  """kept: for each label, whether its entry stays. zeros: variables known to be zero. live: equations that run."""
+  """kept: for each label, whether its entry stays. zeros, ones: variables known to be so. live: equations that run."""
   program: Program
   analysis: Analysis
   kept: np.ndarray
   zeros: frozenset[Var]
+  ones: frozenset[Var]
   live: frozenset[int]
 
 
@@ -76,8 +79,8 @@ def _plan(found: Labelled, keep, choose) -> Plan:
       raise EffjaxError(f'shrink: choose[{path!r}] = {entry}, wanted an entry of one of {found.channels.choices}')
   dead = {number for number, (path, entry) in found.guard.items() if choose.get(path, entry) != entry}
   kept[list(dead)] = False
-  zeros = _zeros(found, dead)
-  return Plan(found.program, found.analysis, kept, zeros, _live(found.program, zeros))
+  zeros, ones = _zeros(found, dead), _ones(found.program, choose)
+  return Plan(found.program, found.analysis, kept, zeros, ones - zeros, _live(found.program, zeros, ones - zeros))
 
 
 def _zeros(found, dead):
@@ -97,7 +100,23 @@ def _stays_zero(a, eqn, zero):
   return eqn.name in ('conv_general_dilated', 'dot_general') or (zero[0] and eqn.name in LINEAR) or all(zero)
 
 
-def _live(program, zeros):
+def _ones(program, choose):
+  """The entries that were chosen, wherever they are sliced and reshaped to."""
+  ones = {v for v, path in program.paths.items() if path in choose}
+  for eqn in program.eqns:
+    if eqn.name in RESHAPING and not isinstance(eqn.inputs[0], Const) and eqn.inputs[0] in ones:
+      ones.update(eqn.outputs)
+  return frozenset(ones)
+
+
+def _needs(eqn, zeros, ones):
+  """The inputs that the equation reads: a product with 1 reads the other factor only."""
+  read = [v for v in eqn.inputs if not isinstance(v, Const) and v not in zeros]
+  rest = [v for v in read if v not in ones] if eqn.name == 'mul' else read
+  return rest or read
+
+
+def _live(program, zeros, ones):
   """Indices of the equations that the outputs need."""
   needed = {v for v in program.outputs if not isinstance(v, Const)}
   live = set()
@@ -105,7 +124,7 @@ def _live(program, zeros):
     eqn = program.eqns[i]
     if any(v in needed and v not in zeros for v in eqn.outputs):
       live.add(i)
-      needed.update(v for v in eqn.inputs if not isinstance(v, Const) and v not in zeros)
+      needed.update(_needs(eqn, zeros, ones))
   return frozenset(live)
 
 
@@ -131,7 +150,7 @@ def _run(plan: Plan, program: Program, inputs) -> list:
     v = eqn.inputs[i]
     if isinstance(v, Const):
       return _cut(plan, v.value, value_of(plan.analysis, eqn, i)) if np.ndim(v.value) else v.value
-    return ZERO if v in plan.zeros else env[v]
+    return ZERO if v in plan.zeros else env.get(v, ONE)
 
   for i, eqn in enumerate(program.eqns):
     if program is not plan.program or i in plan.live:
@@ -143,6 +162,8 @@ def _bind(plan, eqn: Eqn, args):
   shape = tuple(int(plan.kept[x].sum()) for x in plan.analysis.values[eqn.outputs[0]].axes)
   if any(x is ZERO for x in args):
     return [_sum_of_rest(eqn, args, shape)]
+  if any(x is ONE for x in args):
+    return [jnp.broadcast_to(args[1] if args[0] is ONE else args[0], shape)]
   if eqn.body is not None:
     return _custom(plan, eqn, args)
   rule = SHAPED.get(eqn.name)

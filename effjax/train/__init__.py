@@ -1,0 +1,11 @@
+"""The joint step: objective, budgets, optimizer, step, devices, checkpoints, the loop, and what comes after it."""
+from effjax.train.budgets import Budget, Controller, Multipliers, augmented_lagrangian, check_feasible, violation
+from effjax.train.checkpoint import latest_step, restore, save
+from effjax.train.evaluate import accuracy, reestimate
+from effjax.train.fit import fit
+from effjax.train.harden import Hardened, decide, harden, smallest
+from effjax.train.objective import Aux, Objective, cross_entropy, objective
+from effjax.train.optimizer import optimizer
+from effjax.train.parallel import compile_step
+from effjax.train.state import TrainState, init_state
+from effjax.train.step import make_step

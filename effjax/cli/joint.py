@@ -1,0 +1,258 @@
+"""The main job: from a float baseline to an exact int8 file through one joint search."""
+import importlib
+import importlib.metadata
+import json
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from effjax import cost, data, export, graph, quantize, report, search, sparsify, train, tree
+from effjax.cli.phases import (IDENTITY, Phase, Setting, accuracy, check_logits, distillation, fixed_forward,
+                               flax_forward, run_phase, teacher)
+from effjax.errors import EffjaxError
+from effjax.reparam import CHANNELS, Fact, Reparam, at, chain, over
+from effjax.tree import PyTree
+
+WIDTHS = (4, 8)  # bits that the target's convolutions can read
+OPERATORS = ('mb3_k3', 'mb6_k3', 'mb3_k5', 'sep_k3', 'skip')
+BASELINE = ('mb6_k3',)
+FLASH, MACS = .30, .40  # of the baseline's int8 network
+HINT = 'head/conv'  # the tap before the global mean, where student and baseline are compared
+
+
+class Options(NamedTuple):
+  """The command line of `effjax joint`, as kept in the run's `options.json`."""
+  data: str = 'digits'
+  data_dir: str | None = None
+  flash: float | None = None
+  macs: float | None = None
+  seed: int = 0
+  steps: int = 500
+  batch_size: int = 64
+  bilevel: str | None = None
+  model: str | None = None
+  where: str = '.*kernel'
+  parallel: str = 'jit'
+  devices: int = 1
+  every_steps: int = 500
+
+
+class Trained(NamedTuple):
+  """A float network: `fn(params, x)` in inference mode."""
+  fn: Callable
+  params: PyTree
+
+
+class Found(NamedTuple):
+  """The search's result: the hardened network, the channels and profile of its space, the probabilities at its end."""
+  hard: train.Hardened
+  channels: graph.Channels
+  profile: graph.Profile
+  soft: dict[str, Fact]
+
+
+def joint(options: Options, folder: pathlib.Path) -> dict[str, Any]:
+  """Runs everything in `folder`, or what is left of it; the results as `effjax.report.schema` says."""
+  start, setting = time.time(), _setting(options, folder)
+  baseline = train_baseline(options, setting)
+  limits = _limits(options, graph.profile(*baseline, setting.example()))
+  found = search_network(options, setting, baseline, limits)
+  before = Phase('int8_baseline', _part(options, .2), 5e-4, 1e-4)
+  int8 = deploy(setting, before, baseline, baseline, {})
+  tuning = Phase('result', _part(options, .8), 2e-3, 1e-4)
+  result = deploy(setting, tuning, Trained(found.hard.fn, found.hard.params), baseline, found.hard.bits)
+  results = {
+      'baseline': _float_row(setting, baseline), 'int8_baseline': int8[0], 'result': result[0],
+      'budgets': {name: {'asked': limit, 'reached': result[0][name]} for name, limit in limits.items()},
+      'verify': result[1], 'seed': options.seed, 'data': options.data, 'seconds': time.time() - start,
+      'versions': _versions(), 'layers': _layers(found), 'operators': _operators(found)}
+  report.write(folder, results, _history(folder, limits))
+  return results
+
+
+def train_baseline(options: Options, setting: Setting) -> Trained:
+  """The float network that everything is measured against and taught by."""
+  net, plain = _networks(options, setting, BASELINE)
+  variables = plain.init(setting.key('baseline'), setting.example(), False)
+  params, stats = variables['params'], {k: v for k, v in variables.items() if k != 'params'}
+  check_logits(*_evaluated(plain, params, stats), setting)
+  state = run_phase(setting, Phase('baseline', options.steps, 4e-3), flax_forward(net), IDENTITY,
+                    IDENTITY.init(setting.key('init'), params), stats)
+  return _evaluated(plain, state.slots.theta, state.model_state)
+
+
+def search_network(options: Options, setting: Setting, baseline: Trained, limits: dict[str, float]) -> Found:
+  """Operators, channels and bits in one loss, distilled from the baseline, under the budgets."""
+  net, plain = _networks(options, setting, OPERATORS)
+  variables = plain.init(setting.key('supernet'), setting.example(), False)
+  stats = {k: v for k, v in variables.items() if k != 'params'}
+  params = baseline.params if options.model else variables['params']  # a user's network is compressed as trained
+  space, example = _evaluated(plain, params, stats), setting.example()
+  channels, profile = graph.channels(*space, example), graph.profile(*space, example)
+  budgets, reparam = _budgets(profile, limits), _joint_reparam(options, channels, params)
+  narrow = {path: Fact(bits=jnp.float32(WIDTHS[0])) for path in tree.select(options.where, params)}
+  train.check_feasible(budgets, train.smallest(budgets, channels, narrow))
+  hints = [] if options.model else [HINT]
+  phase = Phase('search', options.steps, 4e-3, 1e-4, 2e-2, options.bilevel)
+  state = run_phase(setting, phase, flax_forward(net, hints), reparam, reparam.init(setting.key('slots'), params),
+                    stats, budgets=budgets, terms=distillation(dict.fromkeys(hints, HINT), 1.),
+                    teacher=teacher(*baseline, hints))
+  facts = train.decide(channels, reparam, state.slots, budgets)[0]
+  weights = graph.mask(channels, reparam.apply(*state.slots, None), facts[CHANNELS].keep)
+  stats = _reestimated(setting, plain, weights, state.model_state)
+  hard = train.harden(_evaluated(plain, params, stats).fn, channels, reparam, state.slots, example, budgets=budgets)
+  return Found(hard, channels, profile, reparam.facts(state.slots, False))
+
+
+def deploy(setting: Setting, phase: Phase, network: Trained, taught_by: Trained,
+           bits: dict[str, int]) -> tuple[dict[str, float], dict[str, Any]]:
+  """Quantization-aware fine-tuning, the file, its verification: (row of the table, checks)."""
+  aware = quantize.aware(*network, setting.example(setting.batch_size), bits=bits)
+  state = run_phase(setting, phase, fixed_forward(aware.apply), aware.reparam,
+                    aware.reparam.init(setting.key(phase.name), aware.params), (),
+                    terms=distillation({}, 1.), teacher=teacher(*taught_by))
+  fixed = quantize.deployed(aware, state.slots)
+  integers = export.finalize(network.fn, fixed.weights, fixed.facts, fixed.ranges, setting.example())
+  path = setting.folder / ('model.tflite' if phase.name == 'result' else f'{phase.name}.tflite')
+  size = export.tflite(integers, path)
+  export.save(integers, path.with_suffix('.npz'))
+  checks = _checks(export.verify(path, integers, test_images(setting.dataset)))
+  row = _row(graph.profile(*network, setting.example()), fixed.facts, 8, 1)
+  predict = lambda x: export.simulate(integers, x)
+  return row | {'accuracy': accuracy(setting, predict), 'file_bytes': size, 'params': _count(network.params),
+                'latency_ms': export.latency_ms(path)}, checks
+
+
+def test_images(dataset: data.Dataset) -> jax.Array:
+  """All of the test part, as the network sees it."""
+  return data.normalize(jnp.asarray(dataset.test.fetch(np.arange(dataset.test.size))['image']))
+
+
+def _setting(options, folder):
+  dataset = data.load(options.data, options.data_dir)
+  devices = jax.devices()
+  if options.devices > len(devices):
+    raise EffjaxError(f'joint: --devices {options.devices}, this machine has {len(devices)}: on CPU set '
+                      f'XLA_FLAGS=--xla_force_host_platform_device_count={options.devices}')
+  how = data.standard(options.data, dataset.train.shape)
+  return Setting(folder, dataset, lambda keys, image: data.augment(keys, image, **how), options.batch_size,
+                 options.seed, options.parallel, devices[:options.devices], options.every_steps)
+
+
+def _networks(options, setting, operators):
+  """The network as trained (its BatchNorm averages over mapped devices), and the same for one device."""
+  source = setting.dataset.train
+  if options.model is None:
+    strides = 1 if min(source.shape[:2]) < 24 else 2
+    make = lambda axis: search.MBConvNet(source.num_classes, stem_strides=strides, operators=operators, axis_name=axis)
+  else:
+    make = lambda axis: _user_model(options.model)(source.num_classes, **({'axis_name': axis} if axis else {}))
+  return make(setting.axis_name), make(None)
+
+
+def _user_model(name):
+  module, _, attribute = name.partition(':')
+  try:
+    return getattr(importlib.import_module(module), attribute)
+  except (ImportError, AttributeError, ValueError) as error:
+    raise EffjaxError(f'joint: --model {name!r} cannot be imported ({error}): give package.module:Class, called as '
+                      'Class(num_classes) and then (x, train)') from error
+
+
+def _evaluated(net, params, stats) -> Trained:
+  return Trained(lambda p, x: net.apply({'params': p, **stats}, x, False), params)
+
+
+def _joint_reparam(options, channels, params) -> Reparam:
+  """The choice of operators, of bits, of channels."""
+  temperature = optax.exponential_decay(2., options.steps, .1)
+  parts = [at(options.where, quantize.mixed_bits(WIDTHS, temperature=temperature)),
+           over(channels, sparsify.hard_concrete(initial_keep=.9))]
+  choices = [at('.*choice', search.gumbel(temperature=temperature))] if channels.choices else []
+  return chain(*choices, *parts)
+
+
+def _limits(options, profile):
+  """The budgets asked for, by default shares of the baseline's int8 network."""
+  facts = {row.path: Fact(bits=jnp.float32(8)) for row in profile.rows}
+  flash = options.flash or FLASH * float(cost.flash_bytes(profile, facts))
+  return {'flash_bytes': flash, 'macs': options.macs or MACS * float(cost.macs(profile, facts))}
+
+
+def _budgets(profile, limits):
+  costs = {'flash_bytes': cost.flash_bytes, 'macs': cost.macs}
+  return {name: train.Budget(lambda facts, f=costs[name]: f(profile, facts), limit) for name, limit in limits.items()}
+
+
+def _reestimated(setting, net, weights, stats):
+  if not stats:
+    return stats
+  batch = data.batches(setting.dataset.train, setting.batch_size, setting.seed)
+  return train.reestimate(flax_forward(net), weights, stats, [batch(i) for i in range(10)])
+
+
+def _checks(found):
+  return found.to_dict() | {'audit_problems': len(found.audit_problems)}
+
+
+def _part(options, share):
+  return max(1, round(options.steps * share))
+
+
+def _count(params):
+  return sum(w.size for w in jax.tree.leaves(params))
+
+
+def _row(profile, facts, activation_bits, entry_bytes):
+  return {'macs': float(cost.macs(profile, facts)),
+          'bitops': float(cost.bitops(profile, facts, activation_bits=activation_bits)),
+          'flash_bytes': float(cost.flash_bytes(profile, facts)),
+          'peak_ram_bytes': float(cost.peak_ram(profile, facts, bytes_per_entry=entry_bytes))}
+
+
+def _float_row(setting, baseline):
+  path = setting.folder / 'baseline.tflite'
+  size = export.float_tflite(*baseline, setting.example(), path)
+  predict = lambda x: baseline.fn(baseline.params, x)
+  return _row(graph.profile(*baseline, setting.example()), {}, 32, 4) | {
+      'accuracy': accuracy(setting, predict), 'file_bytes': size, 'params': _count(baseline.params),
+      'latency_ms': export.latency_ms(path)}
+
+
+def _layers(found):
+  """Bits and kept output channels of each layer that is left."""
+  out = []
+  for row in found.profile.rows:
+    if row.path in found.hard.bits:
+      ids = row.weight_axes[-1]
+      kept = int(np.where(ids >= 0, found.hard.keep[np.maximum(ids, 0)], True).sum()) if found.channels.size else len(ids)
+      out.append({'name': row.path.rsplit('/', 1)[0], 'bits': found.hard.bits[row.path], 'kept': kept,
+                  'channels': len(ids)})
+  return out
+
+
+def _operators(found):
+  out = []
+  for path, n in found.channels.choices.items():
+    names = [op for op in OPERATORS if n == len(OPERATORS) or op != 'skip']
+    out.append({'block': path.rsplit('/', 1)[0], 'names': names, 'chosen': found.hard.choices[path],
+                'probabilities': np.asarray(found.soft[path].choice)})
+  return out
+
+
+def _history(folder, limits):
+  lines = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
+  lines = [line for line in lines if line['name'] == 'search']
+  return {'step': [line['step'] for line in lines], 'accuracy': [line['accuracy'] for line in lines],
+          **{name: [line[f'cost/{name}'] for line in lines] for name in limits}}
+
+
+def _versions():
+  names = ('effjax', 'jax', 'flax', 'optax', 'litert-converter', 'ai-edge-litert')
+  return {name: importlib.metadata.version(name) for name in names}

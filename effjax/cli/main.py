@@ -1,0 +1,80 @@
+"""Arguments, exit codes: 0 done, 1 a file that is not its network, 2 a mistake of the caller's."""
+import argparse
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from effjax import report
+from effjax.cli import inspect
+from effjax.cli.joint import Options, joint
+from effjax.errors import EffjaxError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs one command; a user's mistake is one line on stderr and exit code 2."""
+  args = _parser().parse_args(argv)
+  try:
+    return args.run(args)
+  except EffjaxError as error:
+    print(f'effjax: {error}', file=sys.stderr)
+    return 2
+
+
+def _parser():
+  parser = argparse.ArgumentParser('effjax', description='Architecture, bits, masks and distillation in one loss, out '
+                                                         'as an int8 TFLite file that is the network that was trained.')
+  commands = parser.add_subparsers(required=True, metavar='COMMAND')
+  run = commands.add_parser('joint', help='float baseline -> joint search -> int8 .tflite',
+                            formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+  run.set_defaults(run=_joint)
+  defaults = Options()
+  add = lambda name, help, **more: run.add_argument(
+      f'--{name.replace("_", "-")}', help=help, default=getattr(defaults, name), **more)
+  add('data', 'digits, or an image classification set of TensorFlow Datasets')
+  add('data_dir', 'where prepared TensorFlow Datasets lie')
+  add('flash', 'budget in bytes of weights; default 30 %% of the int8 baseline', type=float)
+  add('macs', 'budget in multiply-accumulates; default 40 %% of the baseline', type=float)
+  add('seed', 'of everything random', type=int)
+  add('steps', 'of the search; the other phases scale with it', type=_positive)
+  add('batch_size', 'examples per step', type=_positive)
+  add('bilevel', 'train decisions on held-out batches', choices=['first', 'second'])
+  add('model', 'package.module:Class, a Linen network called as Class(num_classes), (x, train)')
+  add('where', 'regular expression: paths of the weights that get bits')
+  add('parallel', 'how several devices are used', choices=['jit', 'mesh', 'pmap'])
+  add('devices', 'number of devices', type=_positive)
+  add('every_steps', 'steps between checkpoints', type=_positive)
+  run.add_argument('--out', help='new folder of the run; default runs/DATA-seedSEED-TIME')
+  run.add_argument('--resume', metavar='RUN', help='continue the killed run in this folder, with its own options')
+  for name, do, text in (('verify', inspect.verify, 'run the file again and compare it with its network'),
+                         ('profile', inspect.profile, 'what each layer of the file costs')):
+    command = commands.add_parser(name, help=text)
+    command.add_argument('run_dir', metavar='RUN', type=pathlib.Path)
+    command.set_defaults(run=lambda args, do=do: do(args.run_dir))
+  return parser
+
+
+def _positive(text):
+  value = int(text)
+  if value < 1:
+    raise argparse.ArgumentTypeError(f'wants a positive whole number, got {text}')
+  return value
+
+
+def _joint(args):
+  if args.resume:
+    folder = pathlib.Path(args.resume)
+    options = inspect.options_of(folder)
+  else:
+    options = Options(**{name: getattr(args, name) for name in Options._fields})
+    folder = report.claim(args.out or f'runs/{options.data.replace("/", "-")}-seed{options.seed}-'
+                          f'{time.strftime("%Y%m%d-%H%M%S")}')
+    (folder / 'options.json').write_text(json.dumps(options._asdict(), indent=2) + '\n')
+  results = joint(options, folder)
+  for table in report.terminal(results):
+    Console().print(table)
+  print(f'{folder}: model.tflite, report.md, report.json')
+  return 0

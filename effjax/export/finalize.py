@@ -1,0 +1,191 @@
+"""From a float function and its facts to the integer network that a device runs."""
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from effjax import tree
+from effjax.errors import EffjaxError
+from effjax.export import kernels, operators
+from effjax.export.kernels import Kernel, Pending, Stored
+from effjax.export.network import Network, Node, Tensor
+from effjax.graph.taps import find
+from effjax.graph.trace import Const, Eqn, trace
+from effjax.graph.trace import weights as weight_paths
+from effjax.reparam import Fact
+from effjax.tree import Path, PyTree
+
+Range = tuple[float, int, int]
+
+
+def finalize(fn: Callable, weights: PyTree, facts: dict[Path, Fact], ranges: dict[str, Range],
+             *args: PyTree) -> Network:
+  """The integer network of `fn(weights, *args)`, an inference function. Nothing is calibrated or rounded again.
+
+  What does not depend on `args` is computed now. Each convolution and dot product keeps the codes of its weight;
+  constants per channel that follow it (bias, BatchNorm, a multiplication) fold into its scales and its bias:
+  `y = clip(gain s_in s_w acc + bias)`, bias rounded to int32 in units of `s_in s_w`. A negative gain flips the codes.
+
+  Args:
+    fn: any JAX function, BatchNorm with running statistics; axis 0 of activations is the batch.
+    weights: its parameters; every leaf in `facts` equals code * scale.
+    facts: for each kernel, by path, its hard bits and scale (see `effjax.reparam.Fact`).
+    ranges: for each tap's range (`effjax.graph.taps`), (scale, zero_point, bits) of its quantizer.
+    args: examples or `jax.ShapeDtypeStruct`s, batch first; the network is for any batch.
+
+  Raises:
+    EffjaxError: an equation that has no integer kernel (named, with its scope and the reason); a kernel without a
+      fact or whose values are not codes times scales; a tap without a range, an unknown range, one that is not 8 bits.
+
+  >>> import jax.numpy as jnp
+  >>> weights = {'fc': {'w': jnp.array([[1., -.5]])}}
+  >>> network = finalize(lambda p, x: x @ p['fc']['w'], weights, {'fc/w': Fact(bits=4, scale=jnp.float32(.5))},
+  ...                    {'input': (.01, 0, 8), 'fc': (.02, 0, 8)}, jnp.ones((1, 1)))
+  >>> network.nodes[0].codes, network.nodes[0].scales
+  (array([[ 2, -1]], dtype=int8), array([0.5, 0.5], dtype=float32))
+  """
+  one = lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]) if x.shape else (), x.dtype)
+  program = trace(fn, weights, *jax.tree.map(one, args))
+  found = {tap.var: tap for tap in find(program)}
+  check_ranges({tap.range for tap in found.values()}, ranges)
+  return _Walk(program, found, ranges).run(weights, facts)
+
+
+def check_ranges(known: set[str], ranges: dict[str, Range]) -> None:
+  """Every range is that of a tap, and one that an int8 kernel can hold."""
+  for name, (scale, zero_point, bits) in ranges.items():
+    if name not in known:
+      raise EffjaxError(f'finalize: range {name!r} belongs to no tap of the function: choose from {sorted(known)}')
+    if int(bits) != 8:
+      raise EffjaxError(f'finalize: range {name!r} has {bits} bits, wanted 8: kernels store activations as int8')
+    if not (math.isfinite(scale) and scale > 0 and zero_point == round(float(zero_point)) and -128 <= zero_point <= 127):
+      raise EffjaxError(f'finalize: range {name!r} has scale {scale} and zero point {zero_point}, '
+                        'wanted a positive scale and an integer in -128..127: round and clip it')
+
+
+class _Walk:
+  """The equations one by one: concrete ones are computed, the others become kernels that round at the next tap."""
+
+  def __init__(self, program, found, ranges):
+    self.program, self.found, self.ranges = program, found, ranges
+    self.weights = weight_paths(program)
+    self.inputs: list[Tensor] = []
+    self.nodes: list[Node] = []
+
+  def run(self, weights, facts) -> Network:
+    env = {}
+    for v, (path, w) in zip(self.program.inputs, tree.leaves(weights).items()):
+      env[v] = kernel(path, w, facts[path]) if path in facts and facts[path].scale is not None else w
+    for v in self.program.inputs[len(self.program.paths):]:
+      env[v] = self.input(v)
+    self.walk(self.program.eqns, env)
+    read = lambda v: v.value if isinstance(v, Const) else env[v]
+    return pruned(Network(tuple(self.inputs), tuple(self.nodes), tuple(map(self.output, map(read, self.program.outputs)))))
+
+  def input(self, v) -> Stored:
+    if v not in self.found:
+      raise EffjaxError(f'finalize: an input of shape {self.program.avals[v].shape} does not reach an output as a float '
+                        'array: give only the images')
+    tensor = self.tensor(self.found[v], self.program.avals[v].shape)
+    self.inputs.append(tensor)
+    return Stored(len(self.inputs) - 1, tensor.shape)
+
+  def output(self, value) -> int:
+    if not isinstance(value, Stored):
+      raise EffjaxError('finalize: an output does not depend on the input: return only what the device computes')
+    return value.index
+
+  def walk(self, eqns, env):
+    for eqn in eqns:
+      args = [v.value if isinstance(v, Const) else env[v] for v in eqn.inputs]
+      outputs = self.visit(eqn, args)
+      env.update({v: self.tap(v, out, eqn) for v, out in zip(eqn.outputs, outputs, strict=True)})
+
+  def visit(self, eqn: Eqn, args: list) -> list:
+    if not any(isinstance(arg, Stored | Pending) for arg in args):
+      return operators.concrete(eqn, args)
+    if eqn.body is not None:
+      env = dict(zip(eqn.body.inputs, args, strict=True))
+      self.walk(eqn.body.eqns, env)
+      return [v.value if isinstance(v, Const) else env[v] for v in eqn.body.outputs]
+    handler = operators.HANDLERS.get(eqn.name)
+    if handler is None:
+      raise self.refusal(eqn, 'no such kernel')
+    out = handler(self, eqn, args)
+    return out if isinstance(out, list) else [out]
+
+  def refusal(self, eqn: Eqn, reason: str) -> EffjaxError:
+    return EffjaxError(f'finalize: {eqn.name} in {eqn.scope or "the function"!r} cannot run on integers: {reason}')
+
+  def stored(self, value: Any, eqn: Eqn) -> Stored:
+    """An operand as integers, or a refusal."""
+    if isinstance(value, Stored):
+      return value
+    what = f'the result of {value.op}' if isinstance(value, Pending) else 'a constant'
+    raise self.refusal(eqn, f'its operand, {what} of shape {np.shape(value)}, is not stored as integers here')
+
+  def emit(self, op: str, source: Stored, shape: tuple, settings: dict[str, Any]) -> Stored:
+    """A kernel that keeps the scale of its input."""
+    made = self.tensors(source)
+    if source.shape != made.shape:
+      raise EffjaxError(f'finalize: {op} of {made.name!r}, which is broadcast to {source.shape}, has no kernel')
+    return self.append(Node(op, (source.index,), made._replace(name=f'{made.name}/{op}', shape=tuple(shape)), '', settings))
+
+  def append(self, node: Node) -> Stored:
+    self.nodes.append(node)
+    return Stored(len(self.inputs) + len(self.nodes) - 1, node.output.shape)
+
+  def tensors(self, value: Stored) -> Tensor:
+    made = self.inputs + [node.output for node in self.nodes]
+    return made[value.index]
+
+  def tensor(self, tap, shape) -> Tensor:
+    if tap.range not in self.ranges:
+      raise EffjaxError(f'finalize: no range for tap {tap.range!r}: quantize it (effjax.quantize.activations)')
+    scale, zero_point, _ = self.ranges[tap.range]
+    return Tensor(tap.name, tuple(shape), float(np.float32(scale)), int(zero_point))
+
+  def tap(self, v, value, eqn):
+    """The value rounded, if a tap is here."""
+    if v not in self.found or not isinstance(value, Stored | Pending):
+      return value
+    if isinstance(value, Stored):
+      return self.retap(v, value, eqn)
+    return operators.store(self, value, self.tensor(self.found[v], value.shape), eqn)
+
+  def retap(self, v, value, eqn):
+    """A second quantizer on integers: fine if it is the same one."""
+    old, new = self.tensors(value), self.tensor(self.found[v], value.shape)
+    if (old.scale, old.zero_point) != (new.scale, new.zero_point):
+      raise self.refusal(eqn, f'tap {new.name!r} rounds {old.name!r} a second time, with another range: remove one')
+    return value
+
+
+def kernel(path: Path, value: Any, fact: Fact) -> Kernel:
+  """A weight leaf as codes; see `finalize`."""
+  value = np.asarray(value, np.float32)
+  scale = np.broadcast_to(np.asarray(fact.scale, np.float32), value.shape)
+  codes = np.rint(value.astype(np.float64) / scale)
+  bits = int(np.max(fact.bits))
+  if not (2 <= bits <= 8 and np.abs(codes).max(initial=0) < 2 ** (bits - 1)):
+    raise EffjaxError(f'finalize: {path!r} has codes up to {np.abs(codes).max():.0f} for {bits} bits: '
+                      'wanted 2 to 8 bits and a symmetric range')
+  if not np.array_equal(codes.astype(np.float32) * scale, value):
+    raise EffjaxError(f'finalize: {path!r} is not codes times scale (largest difference '
+                      f'{np.abs(codes * scale - value).max():.2g}): pass the weights as deployed (key=None)')
+  return Kernel(path, bits, value, codes.astype(np.float32), scale)
+
+
+def pruned(network: Network) -> Network:
+  """The network without kernels that no output needs."""
+  first = len(network.inputs)
+  needed = set(network.outputs)
+  for i, node in reversed(list(enumerate(network.nodes))):
+    needed.update(node.inputs if first + i in needed else ())
+  kept = [*range(first), *(first + i for i in range(len(network.nodes)) if first + i in needed)]
+  at = {old: new for new, old in enumerate(kept)}
+  nodes = tuple(node._replace(inputs=tuple(at[i] for i in node.inputs))
+                for i, node in enumerate(network.nodes) if first + i in needed)
+  return network._replace(nodes=nodes, outputs=tuple(at[i] for i in network.outputs))

@@ -1,0 +1,101 @@
+"""The one adapter for LiteRT: the converter's private interface, and the interpreter."""
+import importlib
+import importlib.metadata
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+
+from effjax.errors import EffjaxError
+
+CONVERTER, RUNTIME = ('litert-converter', (0, 5), (0, 7)), ('ai-edge-litert', (2, 1), (3, 0))
+
+
+def convert(vhlo: bytes, inputs: int, outputs: int, *, quantized: bool) -> bytes:
+  """A .tflite file from serialised StableHLO. `quantized`: turn `quant.fake_quant` composites into integer kernels.
+
+  Raises:
+    EffjaxError: the converter is missing, outside the versions that were tried, or cannot convert the program.
+  """
+  ir, passmanager = load(CONVERTER, 'litert_converter.mlir.ir'), load(CONVERTER, 'litert_converter.mlir.passmanager')
+  capi = load(CONVERTER, 'litert_converter.mlir._mlir_libs.converter_api_ext')
+  context = ir.Context()
+  capi.prepare_mlir_context(context)
+  try:
+    with context:
+      module = ir.Module.parse(vhlo)
+      legalize = 'builtin.module(vhlo-legalize-stablehlo,reconcile-unrealized-casts)'
+      passmanager.PassManager.parse(legalize).run(module.operation)
+      names = [f'input_{i}' for i in range(inputs)], [f'output_{i}' for i in range(outputs)]
+      capi.set_signature(module.operation, 'serving_default', *names)
+      config = capi.ConvertToTFLConfig()
+      config.strict_qdq_mode = quantized
+      capi.run_convert_to_tfl_passes(module, passmanager.PassManager(), config)
+      return bytes(capi.export_flatbuffer_to_bytes(module.operation))
+  except (RuntimeError, ValueError, ir.MLIRError) as error:
+    raise EffjaxError(f'litert-converter cannot convert the network: {" ".join(str(error).split())[:400]}') from error
+
+
+def load(package: tuple, module: str):
+  """A module of an optional package whose version was tried.
+
+  Raises:
+    EffjaxError: the package is missing or another version.
+  """
+  name, lowest, above = package
+  try:
+    version = importlib.metadata.version(name)
+    found = importlib.import_module(module)
+  except ImportError as error:
+    raise EffjaxError(f"export needs {name}, which cannot be imported ({error}): pip install 'effjax[export]'") from error
+  if not lowest <= tuple(int(part) for part in version.split('.')[:2]) < above:
+    text = lambda v: '.'.join(map(str, v))
+    raise EffjaxError(f'export was tried with {name} {text(lowest)} to below {text(above)}, got {version}: '
+                      "pip install 'effjax[export]'")
+  return found
+
+
+def schema():
+  """The flatbuffer schema of .tflite files as Python classes."""
+  return load(RUNTIME, 'ai_edge_litert.schema_py_generated')
+
+
+class Interpreter:
+  """LiteRT on one thread. `xnnpack=False`: the builtin kernels. `keep`: intermediate tensors can be read."""
+
+  def __init__(self, content: bytes, *, xnnpack: bool = True, keep: bool = False):
+    module = load(RUNTIME, 'ai_edge_litert.interpreter')
+    kinds = module.OpResolverType
+    kind = kinds.AUTO if xnnpack else kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    try:
+      self._interpreter = module.Interpreter(model_content=content, num_threads=1, experimental_op_resolver_type=kind,
+                                             experimental_preserve_all_tensors=keep)
+      self._interpreter.allocate_tensors()
+    except (RuntimeError, ValueError) as error:
+      raise EffjaxError(f'LiteRT cannot run the file: {" ".join(str(error).split())[:400]}') from error
+    self.inputs = self._interpreter.get_input_details()
+    self.outputs = self._interpreter.get_output_details()
+
+  def run(self, *inputs: np.ndarray) -> list[np.ndarray]:
+    """The outputs for one example (batch axis of 1 included)."""
+    for detail, x in zip(self.inputs, inputs, strict=True):
+      self._interpreter.set_tensor(detail['index'], x)
+    self._interpreter.invoke()
+    return [self._interpreter.get_tensor(detail['index']) for detail in self.outputs]
+
+  def tensor(self, index: int) -> np.ndarray:
+    """An activation of the last run, by its index in the file."""
+    return self._interpreter.get_tensor(index)
+
+
+def latency_ms(path: str | Path, runs: int = 100) -> float:
+  """Median milliseconds of one inference of the file, batch 1, one thread, XNNPACK, on this machine."""
+  interpreter = Interpreter(Path(path).read_bytes())
+  inputs = [np.zeros(detail['shape'], detail['dtype']) for detail in interpreter.inputs]
+  times = []
+  for _ in range(runs + 5):
+    start = time.perf_counter()
+    interpreter.run(*inputs)
+    times.append(time.perf_counter() - start)
+  return 1e3 * statistics.median(times[5:])

@@ -1,0 +1,120 @@
+"""The integer network: what the file for the device computes, as plain data."""
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from effjax.errors import EffjaxError
+
+ARRAYS = ('codes', 'scales', 'bias')
+ACTIVATIONS = {'': (-np.inf, np.inf), 'relu': (0., np.inf), 'relu6': (0., 6.), 'relu_n1_to_1': (-1., 1.)}
+
+
+class Tensor(NamedTuple):
+  """An int8 activation: `real = scale (code - zero_point)`. `shape` is for a batch of one."""
+  name: str
+  shape: tuple[int, ...]
+  scale: float
+  zero_point: int
+
+
+class Node(NamedTuple):
+  """One integer kernel.
+
+  op: conv, depthwise, dense, add, mul, mean, concat, max_pool, average_pool, reshape, transpose, slice, pad, clamp.
+  inputs: indices of tensors: those of the network's inputs come first, then each node's output.
+  output: what it makes, after `activation` ('', relu, relu6 or relu_n1_to_1).
+  settings: strides, padding, axes ...: integers and tuples of integers.
+  codes, scales, bias, bits: of a kernel with weights: int8 codes (HWIO or IO), a float32 scale for each output channel,
+    int32 biases in units of `input scale * scales`, stored bits per code.
+  """
+  op: str
+  inputs: tuple[int, ...]
+  output: Tensor
+  activation: str
+  settings: dict[str, Any]
+  codes: np.ndarray | None = None
+  scales: np.ndarray | None = None
+  bias: np.ndarray | None = None
+  bits: int = 8
+
+
+class Network(NamedTuple):
+  """inputs: the tensors that are given. nodes: in execution order. outputs: indices of tensors."""
+  inputs: tuple[Tensor, ...]
+  nodes: tuple[Node, ...]
+  outputs: tuple[int, ...]
+
+  @property
+  def tensors(self) -> tuple[Tensor, ...]:
+    """Every activation: inputs, then each node's output."""
+    return (*self.inputs, *(node.output for node in self.nodes))
+
+
+def weight_bytes(network: Network) -> int:
+  """Bytes of the weight codes and biases in flash: int4 codes two to a byte."""
+  return sum(node_bytes(node) for node in network.nodes if node.codes is not None)
+
+
+def node_bytes(node: Node) -> int:
+  """The same of one kernel with weights."""
+  return -(-node.codes.size * container(node.bits) // 8) + 4 * node.bias.size
+
+
+def macs(node: Node) -> int:
+  """Multiply-accumulates of one kernel with weights: each output position reads every code once."""
+  return int(np.prod(node.output.shape[:-1])) * node.codes.size
+
+
+def container(bits: int) -> int:
+  """Bits of the file's integer type that holds a code of `bits` bits: 4 or 8.
+
+  >>> [container(bits) for bits in (2, 4, 5, 8)]
+  [4, 4, 8, 8]
+  """
+  return 4 if bits <= 4 else 8
+
+
+def save(network: Network, path: str | Path) -> None:
+  """Writes the network to one .npz file (no pickle)."""
+  header = {'inputs': network.inputs, 'outputs': network.outputs,
+            'nodes': [node._replace(**dict.fromkeys(ARRAYS)) for node in network.nodes]}
+  arrays = {f'{name}_{i}': getattr(node, name) for i, node in enumerate(network.nodes) for name in ARRAYS
+            if getattr(node, name) is not None}
+  with open(path, 'wb') as file:
+    np.savez(file, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
+
+
+def load(path: str | Path) -> Network:
+  """Reads what `save` wrote.
+
+  Raises:
+    EffjaxError: the file is missing or is not a saved network.
+  """
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      arrays = dict(file)
+    header = json.loads(arrays['header'].tobytes())
+    nodes = [_node(fields, {name: arrays.get(f'{name}_{i}') for name in ARRAYS})
+             for i, fields in enumerate(header['nodes'])]
+    return Network(tuple(map(_tensor, header['inputs'])), tuple(nodes), tuple(header['outputs']))
+  except (OSError, KeyError, ValueError, TypeError, EOFError) as error:
+    raise EffjaxError(f'{path} is not a saved network ({type(error).__name__}: {error}): export it again') from error
+
+
+def _tensor(fields: Sequence) -> Tensor:
+  name, shape, scale, zero_point = fields
+  return Tensor(name, tuple(shape), scale, zero_point)
+
+
+def _node(fields, arrays):
+  node = Node(*fields)
+  return node._replace(inputs=tuple(node.inputs), output=_tensor(node.output), settings=_tuples(node.settings), **arrays)
+
+
+def _tuples(value):
+  if isinstance(value, dict):
+    return {name: _tuples(part) for name, part in value.items()}
+  return tuple(map(_tuples, value)) if isinstance(value, list) else value

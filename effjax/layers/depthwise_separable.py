@@ -1,0 +1,41 @@
+"""MobileNet's block: a filter per channel, then a mix of channels."""
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from effjax.layers.conv_bn import ConvBN
+
+
+class DepthwiseSeparable(nn.Module):
+  """`y = pointwise(depthwise(x))`, each a `ConvBN` with activation: a rank-one factorisation of a dense kernel.
+
+  `[n, h, w, cin] -> [n, ceil(h / strides), ceil(w / strides), features]`. Multiply-accumulates are
+  `1 / features + 1 / kernel^2` of the dense convolution's. Parameters under `depthwise` and `pointwise`.
+
+  Args:
+    features: output channels.
+    strides: of the depthwise convolution.
+    kernel: height and width of the depthwise kernel.
+    activation, axis_name, dtype: as in `ConvBN`.
+
+  Source: Howard et al., "MobileNets", 2017, arXiv:1704.04861, survey [8].
+
+  >>> DepthwiseSeparable(4, strides=2).init_with_output(jax.random.key(0), jnp.ones((1, 8, 8, 3)), False)[0].shape
+  (1, 4, 4, 4)
+  """
+  features: int
+  strides: int = 1
+  kernel: int = 3
+  activation: Callable | None = nn.relu6
+  axis_name: str | None = None
+  dtype: jnp.dtype | None = None
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'n h w cin'], train: bool) -> Float[Array, 'n h2 w2 features']:
+    same = dict(activation=self.activation, axis_name=self.axis_name, dtype=self.dtype)
+    channels = x.shape[-1]
+    x = ConvBN(channels, self.kernel, self.strides, groups=channels, name='depthwise', **same)(x, train)
+    return ConvBN(self.features, 1, name='pointwise', **same)(x, train)

@@ -1,0 +1,82 @@
+"""A whole network under quantization-aware training: LSQ on every weight of a kernel, a range at every activation."""
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+from effjax import reparam
+from effjax.errors import EffjaxError
+from effjax.graph.profile import profile
+from effjax.quantize.activations import activations
+from effjax.quantize.lsq import lsq
+from effjax.quantize.lsq_plus import ActivationQuantizer, lsq_plus
+from effjax.reparam import Fact, Reparam, Slots
+from effjax.tree import Path, PyTree
+
+WEIGHTS, RANGES = 'weights', 'ranges'
+
+
+class Aware(NamedTuple):
+  """fn: the float function of `weights`. apply: the quantized one, of `params = {'weights': ..., 'ranges': ...}`.
+
+  params: where training starts. reparam: LSQ on the kernels of `params`; the ranges train as ordinary parameters.
+  quantizer: of the activations.
+  """
+  fn: Callable
+  apply: Callable
+  params: dict[str, Any]
+  reparam: Reparam
+  quantizer: ActivationQuantizer
+
+
+class Deployed(NamedTuple):
+  """What is fixed once training is over: weights = codes * scales, their facts by path, (scale, zero point, bits) by tap."""
+  weights: PyTree
+  facts: dict[Path, Fact]
+  ranges: dict[str, tuple[float, int, int]]
+
+
+def aware(fn: Callable, params: PyTree, *args: PyTree, bits: int | Mapping[Path, int] = 8,
+          quantizer: ActivationQuantizer = lsq_plus()) -> Aware:
+  """`fn` with every convolution's and product's weight on a learned grid, and every activation that is stored, too.
+
+  Args:
+    fn: any JAX function in inference mode (BatchNorm with running statistics: it folds exactly, later).
+    params, args: its parameters and a batch of real data, which the ranges start from.
+    bits: of all weights, or by path; a kernel that is not named gets 8.
+    quantizer: of the activations.
+
+  Raises:
+    EffjaxError: a path in `bits` that feeds no convolution or product.
+
+  >>> import jax.numpy as jnp
+  >>> found = aware(lambda p, x: x @ p['w'], {'w': jnp.eye(2)}, jnp.ones((1, 2)), bits=4)
+  >>> slots = found.reparam.init(jax.random.key(0), found.params)
+  >>> sorted(slots.phi[0]), found.apply(found.reparam.apply(*slots, None), jnp.ones((1, 2))).shape
+  (['weights/w'], (1, 2))
+  """
+  kernels = {row.path for row in profile(fn, params, *args).rows if row.path is not None}
+  named = dict.fromkeys(kernels, bits) if isinstance(bits, int) else dict.fromkeys(kernels, 8) | dict(bits)
+  if strange := sorted(set(named) - kernels):
+    raise EffjaxError(f'aware: bits are given for {strange}, which feed no convolution or product: '
+                      f'wanted some of {sorted(kernels)}')
+  quantized, ranges = activations(fn, params, *args, quantizer=quantizer)
+  apply = lambda both, *args: quantized(both[RANGES], both[WEIGHTS], *args)
+  return Aware(fn, apply, {WEIGHTS: params, RANGES: ranges}, _lsq(named), quantizer)
+
+
+def deployed(found: Aware, slots: Slots) -> Deployed:
+  """The values that the device will hold, from trained slots of `found.reparam`."""
+  both = found.reparam.apply(*slots, None)
+  facts = {path.removeprefix(WEIGHTS + '/'): fact for path, fact in found.reparam.facts(slots, True).items()}
+  ranges = {tap: (*found.quantizer.facts(phi), found.quantizer.bits) for tap, phi in both[RANGES].items()}
+  ranges = {tap: (float(scale), int(zero), bits) for tap, (scale, zero, bits) in ranges.items()}
+  return Deployed(both[WEIGHTS], facts, ranges)
+
+
+def _lsq(bits: dict[Path, int]) -> Reparam:
+  parts = []
+  for width in sorted(set(bits.values())):
+    chosen = {f'{WEIGHTS}/{path}' for path, b in bits.items() if b == width}
+    parts.append(reparam.at(chosen.__contains__, lsq(width)))
+  return reparam.chain(*parts)

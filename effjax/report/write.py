@@ -1,0 +1,86 @@
+"""The files of a report, each whole or not there."""
+import json
+import os
+import pathlib
+
+from effjax.errors import EffjaxError
+from effjax.report import tables
+from effjax.report.pictures import History, pictures
+from effjax.report.schema import Results, check, plain
+
+NO_PICTURES = "No pictures: matplotlib is not installed. `pip install -e '.[plots]'` and run again."
+CAPTIONS = {
+    'pareto.png': 'Accuracy over the bytes of the weights',
+    'trajectory.png': 'Accuracy, and each cost relative to its budget, over the joint search',
+    'operators.png': 'Probability of each operator at the end of the search, and what was chosen',
+    'layers.png': 'Bits and kept channels of each layer'}
+
+
+def claim(run_dir: str | os.PathLike) -> pathlib.Path:
+  """A new folder for a run; an empty one will do.
+
+  Raises:
+    EffjaxError: it holds anything, or is a file.
+  """
+  folder = pathlib.Path(run_dir)
+  if folder.exists() and not folder.is_dir():
+    raise EffjaxError(f'run folder {str(folder)!r} is a file: choose another folder with --out')
+  found = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+  if found:
+    raise EffjaxError(f'run folder {str(folder)!r} holds another run (found {", ".join(found[:5])}): choose another '
+                      'with --out, or continue that run with --resume')
+  folder.mkdir(parents=True, exist_ok=True)
+  return folder
+
+
+def write(run_dir: str | os.PathLike, results: Results, history: History) -> None:
+  """Writes report.md, the pictures and, last, report.json into the folder of a run.
+
+  Args:
+    run_dir: the run's own folder, made if need be. What else lies there is left alone.
+    results: as `effjax.report.schema` says; arrays are written as numbers.
+    history: 'step', and measured at these steps (NaN: not then) 'accuracy' and each cost that has a budget.
+
+  Raises:
+    EffjaxError: the folder holds another run's report.json (nothing is written), or the results lack something.
+  """
+  folder, results = pathlib.Path(run_dir), plain(results)
+  check(results)
+  if (folder / 'report.json').exists():
+    raise EffjaxError(f'run folder {str(folder)!r} holds another run (found report.json): choose another with --out')
+  folder.mkdir(parents=True, exist_ok=True)
+  drawn = _pictures(results, history)
+  files = drawn | {'report.md': _text(results, drawn).encode(), 'report.json': _json(results)}
+  for name, content in files.items():
+    _replace(folder / name, content)
+
+
+def _pictures(results, history):
+  try:
+    return pictures(results, history)
+  except ImportError:
+    return {}
+
+
+def _json(results):
+  return (json.dumps(results, indent=2, allow_nan=False) + '\n').encode()
+
+
+def _text(results, drawn):
+  parts = [
+      f'# {results["data"]}, seed {results["seed"]}',
+      tables.markdown(tables.networks(results)), tables.markdown(tables.budgets(results)),
+      tables.markdown(tables.checks(results))]
+  parts += [f'![{CAPTIONS[name]}]({name})\n\n{CAPTIONS[name]}.' for name in CAPTIONS if name in drawn]
+  parts += [] if drawn else [NO_PICTURES]
+  parts += [tables.markdown(rows(results)) for rows, key in ((tables.operators, 'operators'), (tables.layers, 'layers'))
+            if results[key]]
+  versions = ', '.join(f'{name} {version}' for name, version in results['versions'].items())
+  return '\n\n'.join([*parts, f'{results["seconds"]:.0f} s in all; {versions}.']) + '\n'
+
+
+def _replace(path, content):
+  """Writes beside `path` and renames: a reader sees all of it or nothing."""
+  beside = path.with_name(f'.{path.name}.part')
+  beside.write_bytes(content)
+  os.replace(beside, path)

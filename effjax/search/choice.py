@@ -1,0 +1,76 @@
+"""A choice between operators: their sum, each times an entry of an ordinary parameter."""
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from effjax.errors import EffjaxError
+
+
+class Choice(nn.Module):
+  """`y = sum_i p_i op_i(x, train)`, with `p` the parameter `choice`, shape [n], 1/n at the start.
+
+  Rules on that leaf (`search.softmax`, `search.gumbel`) make a search of it; a one-hot p makes it one operator.
+
+  Args:
+    ops: modules called as `op(x, train)`, all with one output shape; a module's own name is kept in the tree.
+
+  Raises:
+    EffjaxError: no candidates, or candidates of different output shapes.
+
+  Source: the mixed operation of DARTS, Liu et al. 2019, arXiv:1806.09055, survey [68].
+
+  >>> choice = Choice((Skip(name='a'), Skip(name='b')))
+  >>> choice.init_with_output(jax.random.key(0), jnp.ones((1, 2)), False)
+  (Array([[1., 1.]], dtype=float32), {'params': {'choice': Array([0.5, 0.5], dtype=float32)}})
+  """
+  ops: tuple[nn.Module, ...]
+  preserve_adopted_names = True
+
+  @nn.compact
+  def __call__(self, x: Float[Array, '...'], train: bool) -> Float[Array, '...']:
+    n = len(self.ops)
+    if n == 0:
+      raise EffjaxError(f'Choice {_where(self)}: no candidates for an input of shape {x.shape}: give it an operator')
+    p = self.param('choice', lambda key: jnp.full(n, 1 / n, jnp.float32))
+    ys = [op(x, train) for op in self.ops]
+    for op, y in zip(self.ops, ys, strict=True):
+      if y.shape != ys[0].shape:
+        raise EffjaxError(f'Choice {_where(self)}: candidate {op.name!r} gives shape {y.shape}, candidate '
+                          f'{self.ops[0].name!r} gives {ys[0].shape}: all candidates must give one shape')
+    total = p[0].astype(ys[0].dtype) * ys[0]
+    for i in range(1, n):
+      total = total + p[i].astype(ys[i].dtype) * ys[i]
+    return total
+
+
+class Skip(nn.Module):
+  """`y = x`: the candidate that does nothing.
+
+  >>> Skip().apply({}, jnp.ones(2), True)
+  Array([1., 1.], dtype=float32)
+  """
+
+  @nn.compact
+  def __call__(self, x: Float[Array, '...'], train: bool) -> Float[Array, '...']:
+    return x
+
+
+def check_choice(rule: str, p: Float[Array, 'n']) -> None:
+  """A rule on a Choice leaf replaces it, so it must not be given a kernel.
+
+  Raises:
+    EffjaxError: the leaf is not a vector.
+
+  >>> check_choice('softmax', jnp.ones((3, 3)))
+  Traceback (most recent call last):
+  effjax.errors.EffjaxError: softmax: wants the vector of a Choice, got an array of shape (3, 3): narrow the pattern, \
+e.g. '.*choice'
+  """
+  if jnp.ndim(p) != 1:
+    raise EffjaxError(f'{rule}: wants the vector of a Choice, got an array of shape {jnp.shape(p)}: '
+                      "narrow the pattern, e.g. '.*choice'")
+
+
+def _where(module):
+  return '/'.join(module.path) or '(top)'

@@ -1,0 +1,46 @@
+"""DARTS: an operator choice relaxed to a softmax."""
+import jax
+import jax.numpy as jnp
+
+from effjax import relax, schedule
+from effjax.reparam import Fact, Rule, Slots
+from effjax.schedule import Schedule
+from effjax.search.choice import check_choice
+
+
+def softmax(*, temperature: float | Schedule = 1.) -> Rule:
+  """The entries of a `Choice` leaf as `p = softmax(a / T)`; with `key=None` the one-hot of the largest logit.
+
+  Gradient: autodiff's. Nothing is random: the key only says that the choice is still soft.
+
+  Args:
+    temperature: T, a number or a schedule of the step.
+
+  Slots: theta None; phi = {'logits': [n]}, a decision, zeros at the start; state = {'step'}.
+  Facts: choice: soft, p; hard, the one-hot (the first of equals).
+
+  Raises:
+    EffjaxError: a leaf that is not a vector.
+
+  Source: Liu, Simonyan, Yang, "DARTS: Differentiable Architecture Search", ICLR 2019, arXiv:1806.09055, survey [68].
+
+  >>> rule = softmax()
+  >>> slots = rule.init(jax.random.key(0), jnp.ones(2))
+  >>> rule.apply(*slots, jax.random.key(1)), rule.apply(*slots, None)
+  (Array([0.5, 0.5], dtype=float32), Array([1., 0.], dtype=float32))
+  """
+  def init(key, w):
+    check_choice('softmax', w)
+    return Slots(None, {'logits': jnp.zeros(w.shape, w.dtype)}, {'step': schedule.start()})
+
+  def soft(phi, state):
+    return relax.softmax(phi['logits'], schedule.value(temperature, state['step']))
+
+  def apply(theta, phi, state, key):
+    return relax.straight_through(phi['logits']) if key is None else soft(phi, state)
+
+  return Rule(
+      init, apply,
+      facts=lambda slots, hard: Fact(choice=apply(*slots, None) if hard else soft(slots.phi, slots.state)),
+      update=lambda slots, gradient: {'step': schedule.advance(slots.state['step'])},
+      decisions=frozenset({'logits'}))

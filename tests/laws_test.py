@@ -1,0 +1,279 @@
+"""The laws of the protocol, over every rule and every reparameterisation: one table."""
+import functools
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from effjax import quantize, search, sparsify, tree
+from effjax.errors import EffjaxError
+from effjax.graph.channels import channels
+from effjax.reparam import Reparam, Rule, Slots, at, chain, over
+from effjax.train import checkpoint
+
+KEY = jax.random.key(7)
+RULES = {
+    'lsq': quantize.lsq(8), 'lsq_2_per_tensor': quantize.lsq(2, per_channel=False),
+    'mixed_bits': quantize.mixed_bits((2, 4, 8), temperature=lambda step: 1. / (1. + step.astype(jnp.float32))),
+    'hard_concrete': sparsify.hard_concrete(), 'softmax': search.softmax(),
+    'gumbel': search.gumbel(temperature=lambda step: 2. / (1. + step.astype(jnp.float32)))}
+VECTORS = {'hard_concrete', 'softmax', 'gumbel'}  # rules on a vector; the others are on kernels
+
+
+class Case(NamedTuple):
+  reparam: Reparam
+  params: dict
+
+
+def params(vector=False, dtype=jnp.float32, layers=()):
+  draw = lambda i, *shape: jax.random.normal(jax.random.fold_in(KEY, i), (*layers, *shape), dtype)
+  return {'w': draw(0, 64) if vector else draw(0, 3, 3, 4, 8), 'b': draw(1, 8)}
+
+
+def network(weights, x):
+  return jax.nn.relu(x @ weights['a']) @ weights['w']
+
+
+@functools.cache
+def case(name):
+  if name in RULES:
+    return Case(at('w', RULES[name]), params(name in VECTORS))
+  weights = {'a': jax.random.normal(KEY, (4, 12)), 'w': jax.random.normal(KEY, (12, 8))}
+  gates = over(channels(network, weights, jnp.ones((2, 4))), sparsify.hard_concrete())
+  bits = at('.*', quantize.mixed_bits((4, 8)))
+  return Case({'over': gates, 'chain': chain(bits, gates), 'identity': chain()}[name], weights)
+
+
+CASES = [*RULES, 'over', 'chain', 'identity']
+each_case = pytest.mark.parametrize('name', CASES)
+each_rule = pytest.mark.parametrize('name', list(RULES))
+
+
+def loss(weights):
+  probe = lambda i, w: jnp.sum(jnp.sin(3. * w.astype(jnp.float32)) * jax.random.normal(jax.random.key(i), w.shape))
+  return sum(probe(i, w) for i, w in enumerate(jax.tree.leaves(weights)))
+
+
+@functools.cache
+def start(name):
+  reparam, weights = case(name)
+  return reparam, weights, reparam.init(KEY, weights)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def step(reparam, slots, key):
+  """Gradient descent on everything that trains, and the state's update."""
+  def objective(theta, phi):
+    weights = reparam.apply(theta, phi, slots.state, key)
+    return loss(weights), weights
+
+  (_, weights), grads = jax.value_and_grad(objective, (0, 1), has_aux=True)(slots.theta, slots.phi)
+  moved = jax.tree.map(lambda x, g: x - 0.01 * g, (slots.theta, slots.phi), grads)
+  return Slots(*moved, reparam.update(slots, jax.grad(loss)(weights)))
+
+
+@each_case
+@pytest.mark.parametrize('key', [None, KEY], ids=['deployed', 'training'])
+def test_structure_and_dtype_are_kept(name, key):
+  reparam, weights, slots = start(name)
+  chex.assert_trees_all_equal_structs(reparam.apply(*slots, key), weights)
+  chex.assert_trees_all_equal_shapes_and_dtypes(reparam.apply(*slots, key), weights)
+
+
+@each_rule
+@pytest.mark.parametrize('key', [None, KEY], ids=['deployed', 'training'])
+def test_bfloat16_is_kept(name, key):
+  weights = params(name in VECTORS, jnp.bfloat16)
+  reparam = at('w', RULES[name])
+  slots = reparam.init(KEY, weights)
+  chex.assert_trees_all_equal_shapes_and_dtypes(reparam.apply(*slots, key), weights)
+  objective = jax.jit(lambda phi: loss(reparam.apply(slots.theta, phi, slots.state, key)))
+  chex.assert_tree_all_finite(jax.grad(objective)(slots.phi))
+
+
+@each_case
+def test_every_leaf_receives_a_gradient(name):
+  reparam, _, slots = start(name)
+  objective = lambda theta, phi: loss(reparam.apply(theta, phi, slots.state, KEY))
+  grads = jax.jit(jax.grad(objective, (0, 1)))(slots.theta, slots.phi)
+  for path, g in tree.leaves(grads).items():
+    assert bool(jnp.isfinite(g).all()) and bool(jnp.any(g != 0)), path
+
+
+@each_case
+def test_pure(name):
+  reparam, weights, slots = start(name)
+  before = jax.tree.map(lambda x: np.array(x), (weights, slots))
+  chex.assert_trees_all_equal(reparam.init(KEY, weights), slots)
+  chex.assert_trees_all_equal(reparam.apply(*slots, KEY), reparam.apply(*slots, KEY))
+  step(reparam, slots, KEY)
+  chex.assert_trees_all_equal(before, (weights, slots))
+
+
+@each_case
+def test_one_trace_for_many_steps(name):
+  reparam, _, slots = start(name)
+  chex.clear_trace_counter()
+  advance = jax.jit(chex.assert_max_traces(lambda slots, key: step.__wrapped__(reparam, slots, key), n=1))
+  for i in range(3):
+    slots = advance(slots, jax.random.fold_in(KEY, i))
+  assert not any(x.weak_type for x in jax.tree.leaves(slots))
+
+
+@each_case
+def test_jit_agrees(name):
+  reparam, _, slots = start(name)
+  chex.assert_trees_all_equal(jax.jit(reparam.apply)(*slots, None), reparam.apply(*slots, None))
+  chex.assert_trees_all_close(jax.jit(reparam.apply)(*slots, KEY), reparam.apply(*slots, KEY), atol=1e-6)
+
+
+@each_case
+def test_vmap_agrees(name):
+  reparam, _, slots = start(name)
+  keys = jax.random.split(KEY, 3)
+  apply = lambda key: reparam.apply(*slots, key)
+  mapped = jax.jit(jax.vmap(apply))(keys)
+  for i in range(3):
+    one = jax.jit(apply)(keys[i])
+    chex.assert_trees_all_close(jax.tree.map(lambda x, i=i: x[i], mapped), one, atol=1e-6)
+
+
+@each_case
+def test_scan_over_steps_agrees(name):
+  reparam, _, slots = start(name)
+  keys = jax.random.split(KEY, 3)
+  scanned = jax.lax.scan(lambda carry, key: (step(reparam, carry, key), None), slots, keys)[0]
+  for key in keys:
+    slots = step(reparam, slots, key)
+  chex.assert_trees_all_close(scanned, slots, atol=1e-5)
+
+
+@each_rule
+def test_stacked_is_the_rule_on_every_layer(name):
+  rule, weights = RULES[name], params(name in VECTORS, layers=(3,))
+  reparam = at('w', rule, stacked=True)
+  slots = reparam.init(KEY, weights)
+  keys = jax.random.split(tree.fold(KEY, 'w'), 3)
+  deployed, training = reparam.apply(*slots, None)['w'], reparam.apply(*slots, KEY)['w']
+  facts = reparam.facts(slots, True)['w']
+  for i in range(3):
+    one = rule.init(keys[i], weights['w'][i])
+    chex.assert_trees_all_equal(rule.apply(*one, None), deployed[i])
+    chex.assert_trees_all_close(rule.apply(*one, keys[i]), training[i], atol=1e-6)
+    chex.assert_trees_all_equal(rule.facts(one, True), jax.tree.map(lambda x, i=i: x[i], facts))
+  assert reparam.update(slots, weights)['w'].keys() == slots.state['w'].keys()
+
+
+@each_case
+def test_sharded_jit_agrees_with_one_device(name):
+  reparam, _, slots = start(name)
+  mesh = Mesh(np.array(jax.devices()[:4]), ('d',))
+  split = lambda x: NamedSharding(mesh, PartitionSpec(*('d' if n % 4 == 0 else None for n in x.shape[-1:])))
+  last = lambda x: PartitionSpec(*[None] * (x.ndim - 1), *split(x).spec) if x.ndim else PartitionSpec()
+  sharded = jax.tree.map(lambda x: jax.device_put(x, NamedSharding(mesh, last(x))), slots)
+  for key in (None, KEY):
+    here, there = reparam.apply(*slots, key), jax.jit(reparam.apply)(*sharded, key)
+    chex.assert_trees_all_close(jax.device_get(there), jax.device_get(here), atol=0. if key is None else 1e-6)
+  moved = step(reparam, sharded, KEY)
+  chex.assert_trees_all_close(jax.device_get(moved), jax.device_get(step(reparam, slots, KEY)), atol=1e-5)
+
+
+@each_case
+def test_pmap_agrees_with_one_device(name):
+  reparam, _, slots = start(name)
+  for key in (None, KEY):
+    there = jax.pmap(lambda _, slots=slots, key=key: reparam.apply(*slots, key))(jnp.arange(4))
+    for i in range(4):
+      here = jax.tree.map(lambda x, i=i: np.asarray(x[i]), there)
+      chex.assert_trees_all_close(here, jax.device_get(reparam.apply(*slots, key)), atol=0. if key is None else 1e-6)
+
+
+@each_case
+def test_slots_survive_a_checkpoint(name, tmp_path):
+  reparam, _, slots = start(name)
+  slots = step(reparam, slots, KEY)
+  checkpoint.save(tmp_path, 1, slots)
+  restored = checkpoint.restore(tmp_path, jax.tree.map(jnp.zeros_like, slots))
+  chex.assert_trees_all_equal_structs(restored, slots)
+  chex.assert_trees_all_equal(restored, slots)
+
+
+@each_case
+def test_what_is_deployed_is_exactly_what_the_facts_say(name):
+  reparam, _, slots = start(name)
+  slots = step(reparam, slots, KEY)
+  weights = tree.leaves(reparam.apply(*slots, None))
+  for path, fact in reparam.facts(slots, True).items():
+    if fact.scale is not None:
+      bits = float(fact.bits)
+      codes = np.asarray(quantize.codes(weights[path], fact.scale))
+      assert bits.is_integer() and np.abs(codes).max() <= 2**(bits - 1) - 1
+      exact = codes.astype(np.float32) * np.asarray(fact.scale)
+      assert exact.tobytes() == np.asarray(weights[path]).tobytes() or name == 'chain'  # gates come after
+    for part in (fact.keep, fact.choice):
+      if part is not None:
+        assert set(np.unique(part)) <= {0., 1.}
+        assert path not in weights or np.array_equal(part, weights[path])
+
+
+def test_open_gates_leave_codes_and_closed_ones_zeros():
+  reparam, _, slots = start('chain')
+  slots = slots._replace(phi=(slots.phi[0], {'log_alpha': jnp.where(jnp.arange(12) % 3 == 0, -5., 5.)}))
+  weights, facts = reparam.apply(*slots, None), reparam.facts(slots, True)
+  exact = quantize.codes(weights['w'], facts['w'].scale).astype(jnp.float32) * facts['w'].scale
+  np.testing.assert_array_equal(weights['w'], exact)
+  np.testing.assert_array_equal(weights['w'][::3], 0.)
+  assert facts['channels'].keep.sum() == 8
+
+
+@each_case
+def test_soft_facts_are_differentiable_in_the_decisions(name):
+  reparam, _, slots = start(name)
+  decisions = tree.leaves(reparam.decisions(slots.phi))
+
+  def cost(phi):
+    facts = jax.tree.leaves(reparam.facts(slots._replace(phi=phi), False))
+    weighed = lambda f: jnp.sum(f.ravel() * jnp.arange(1., 1. + f.size))  # unlike weights: a softmax sums to one
+    return sum(map(weighed, facts), jnp.float32(0.))
+
+  grads = tree.leaves(jax.grad(cost)(slots.phi))
+  for path, decision in decisions.items():
+    assert bool(jnp.isfinite(grads[path]).all())
+    assert not decision or bool(jnp.any(grads[path] != 0)), path
+
+
+def test_chain_is_associative_with_an_identity():
+  a, b = at('w', quantize.lsq(8)), at('b', search.gumbel(temperature=1.))
+  c = at('w', quantize.lsq(4))
+  weights = params()
+  forms = [chain(chain(b, a), c), chain(b, chain(a, c)), chain(b, a, c), chain(chain(), b, chain(chain(), a), c)]
+  slots = [form.init(KEY, weights) for form in forms]
+  for form, other in zip(forms[1:], slots[1:]):
+    chex.assert_trees_all_equal(other, slots[0])
+    chex.assert_trees_all_equal(form.apply(*other, KEY), forms[0].apply(*slots[0], KEY))
+    chex.assert_trees_all_equal(form.facts(other, True), forms[0].facts(slots[0], True))
+  chex.assert_trees_all_equal(chain().apply(*chain().init(KEY, weights), KEY), weights)
+
+
+@each_rule
+def test_a_pattern_that_matches_nothing_prints_the_nearest_paths(name):
+  with pytest.raises(EffjaxError, match=r"pattern 'conv/kernell' matches none of 2 leaves: nearest are \['conv/kernel'"):
+    at('conv/kernell', RULES[name]).init(KEY, {'conv': {'kernel': jnp.ones((2, 2)), 'bias': jnp.ones(2)}})
+
+
+@each_rule
+def test_an_integer_leaf_is_refused(name):
+  with pytest.raises(EffjaxError, match="leaf 'w' has dtype int32, wanted floating point: narrow the pattern 'w'"):
+    at('w', RULES[name]).init(KEY, {'w': jnp.ones((2, 2), jnp.int32)})
+
+
+def test_every_rule_is_in_the_table():
+  named = [value for folder in (quantize, sparsify, search) for value in folder.__all__]
+  made_here = {name.split('_')[0] for name in RULES}
+  rules = [name for name in named if name not in ('activations', 'codes', 'lsq_plus', 'Choice', 'MBConvNet', 'Skip')]
+  assert {name.split('_')[0] for name in rules} == made_here
+  assert all(isinstance(rule, Rule) for rule in RULES.values())

@@ -1,0 +1,64 @@
+"""What README.md and the other documents say can be done, can be done."""
+import pathlib
+import re
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+from effjax import data
+from effjax.layers import ConvBN
+from effjax.search import Choice, Skip
+
+ROOT = pathlib.Path(__file__).parent.parent
+DOCUMENTS = sorted([*ROOT.glob('*.md'), *(ROOT / 'docs').glob('*.md'), *(ROOT / 'projects').rglob('*.md')])
+
+
+class Network(nn.Module):
+  """A network of somebody's: a stem, a choice, a head."""
+
+  @nn.compact
+  def __call__(self, x, train):
+    x = ConvBN(8, name='stem')(x, train)
+    x = Choice((ConvBN(8), Skip()), name='middle')(x, train)
+    return nn.Dense(10, name='head')(x.mean((1, 2)))
+
+
+@pytest.fixture
+def names():
+  """What the example takes as given."""
+  network, train = Network(), data.load().train
+  batches = data.batches(train, 16, seed=0)
+  x = data.normalize(jnp.asarray(batches(0)['image']))
+  variables = network.init(jax.random.key(0), x, False)
+  stats = variables['batch_stats']
+
+  def apply(params, x):
+    return network.apply({'params': params, 'batch_stats': stats}, x, False)
+
+  def forward(params, stats, batch, key):
+    logits, new = network.apply({'params': params, 'batch_stats': stats}, data.normalize(batch['image']), True,
+                                mutable=['batch_stats'])
+    return {'logits': logits}, new['batch_stats']
+
+  return {'apply': apply, 'forward': forward, 'params': variables['params'], 'model_state': stats, 'x': x,
+          'batches': batches, 'key': jax.random.key(1), 'optax': optax,
+          'teacher': lambda batch: {'logits': jnp.zeros((16, 10))}}
+
+
+def test_the_example_runs(names):
+  code = re.search(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL).group(1)
+  assert 'steps=5_000' in code
+  exec(code.replace('steps=5_000', 'steps=2'), names)
+  x, found = names['x'], names['found']
+  assert found.fn(found.params, x).shape == (16, 10)
+  assert int(names['state'].step) == 2
+
+
+@pytest.mark.parametrize('document', DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(document):
+  text = document.read_text()
+  for target in re.findall(r'\]\(([^)#]+)(?:#[^)]*)?\)', text):
+    assert target.startswith('http') or (document.parent / target).exists(), f'{document.name}: {target}'
