@@ -1,4 +1,4 @@
-"""What every test runs under: four CPU devices, strict dtypes and ranks, warnings as errors, checked types."""
+"""What every test runs under: four CPU devices, strict dtypes and ranks, warnings as errors."""
 import os
 
 # Before jax is imported: laws about several devices need several, also where there is no accelerator.
@@ -7,15 +7,11 @@ os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_p
 
 import jax
 import pytest
-from jaxtyping import install_import_hook
 
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 # The same key gives the same numbers on 1 and on N devices: JAX's default, on which the device laws rest.
 jax.config.update('jax_threefry_partitionable', True)
-
-# The annotated shapes and types are checked at every call; an int will do for a float, as PEP 484 has it.
-install_import_hook('effjax', 'beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))')
 
 
 def pytest_collection_modifyitems(items):

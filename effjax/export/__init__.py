@@ -4,7 +4,7 @@ from effjax.export.litert import latency_ms
 from effjax.export.network import Network, load, macs, node_bytes, save, weight_bytes
 from effjax.export.simulate import simulate
 from effjax.export.tflite import float_tflite, tflite
-from effjax.export.verify import verify
+from effjax.export.verify import Report, verify
 
-__all__ = ['Network', 'finalize', 'float_tflite', 'latency_ms', 'load', 'macs', 'node_bytes', 'save', 'simulate',
-           'tflite', 'verify', 'weight_bytes']
+__all__ = ['Network', 'Report', 'finalize', 'float_tflite', 'latency_ms', 'load', 'macs', 'node_bytes', 'save',
+           'simulate', 'tflite', 'verify', 'weight_bytes']

@@ -17,7 +17,7 @@ from effjax.graph.trace import weights as weight_paths
 from effjax.reparam import Fact
 from effjax.tree import Path, PyTree
 
-Range = tuple[float, int, int]
+Range = tuple  # (scale, zero_point, bits): numbers or scalar arrays
 
 
 def finalize(fn: Callable, weights: PyTree, facts: dict[Path, Fact], ranges: dict[str, Range],

@@ -191,8 +191,23 @@ def clamp(walk, eqn, args):
     raise walk.refusal(eqn, f'{made.name!r} is clipped to [{low:.6g}, {high:.6g}]: wanted relu, relu6 or [-1, 1]')
   if not name:
     return value
-  out = walk.emit('clamp', value, value.shape, {})
-  walk.nodes[-1] = walk.nodes[-1]._replace(activation=name)
+  return _activated(walk, value, name)
+
+
+def _activated(walk, value, name):
+  """A RELU of its own, or one that the kernel before a pool or reshape does, as the converter would have it."""
+  first = len(walk.inputs)
+  chain = [walk.nodes[value.index - first]] if value.index >= first else []
+  while chain and chain[-1].op in ('max_pool', 'reshape', 'transpose', 'pad') and chain[-1].inputs[0] >= first:
+    chain.append(walk.nodes[chain[-1].inputs[0] - first])
+  if not chain or chain[-1].activation or (len(chain) == 1 and chain[0].op != 'average_pool') or chain[-1].op == 'concat':
+    out = walk.emit('clamp', value, value.shape, {})
+    walk.nodes[-1] = walk.nodes[-1]._replace(activation=name)
+    return out
+  renamed = lambda node: node._replace(output=node.output._replace(name=f'{node.output.name}/{name}'))
+  out = walk.append(renamed(chain[-1])._replace(activation=name))
+  for node in reversed(chain[:-1]):
+    out = walk.append(renamed(node)._replace(inputs=(out.index,)))
   return out
 
 

@@ -7,11 +7,13 @@ from jaxtyping import Array, Float
 from effjax.errors import EffjaxError
 from effjax.export.network import ACTIVATIONS, Network, Node, Tensor, container
 
+Images = Float[Array, 'n *s'] | Float[np.ndarray, 'n *s']
+
 _EXACT = 2 ** 24  # integers below are exact in float32
 _LANES = 8  # channels that the int4 depthwise kernel rounds together
 
 
-def simulate(network: Network, x: Float[Array, 'n *s'] | tuple, *, codes: bool = False, collect: bool = False):
+def simulate(network: Network, x: Images | tuple[Images, ...], *, codes: bool = False, collect: bool = False):
   """The network's outputs for real inputs: those of LiteRT's default kernels on x86, code for code.
 
   Accumulators are exact integers. int8 kernels (XNNPACK) round `float32(acc) * float32(s_in s_w / s_out)` to the nearest,
@@ -37,7 +39,7 @@ def simulate(network: Network, x: Float[Array, 'n *s'] | tuple, *, codes: bool =
   return (out, {t.name: value for t, value in zip(network.tensors, values, strict=True)}) if collect else out
 
 
-def quantized(tensor: Tensor, x: Float[Array, 'n *s']) -> jax.Array:
+def quantized(tensor: Tensor, x: Images) -> jax.Array:
   """The int32 codes of a real input."""
   x = jnp.asarray(x)
   if x.shape[1:] != tensor.shape[1:]:
@@ -59,11 +61,13 @@ def _float_rounding(node, acc, multiplier):
 
 def _weighted(node, sources, x):
   """conv, depthwise and dense."""
-  acc = accumulate(node, x[0] - sources[0].zero_point) + node.bias
+  along = lambda value: np.reshape(value, (1,) * (x[0].ndim - 1) + (-1,))
+  acc = accumulate(node, x[0] - sources[0].zero_point) + along(node.bias)
+  scale, output = np.float32(sources[0].scale), np.float32(node.output.scale)
   if node.op == 'dense' or container(node.bits) == 8:
-    return _float_rounding(node, acc, np.float32(sources[0].scale) * node.scales / np.float32(node.output.scale))
-  multiplier, exponent = fixed_point(np.float64(np.float32(sources[0].scale)) * node.scales / np.float32(node.output.scale))
-  away = np.arange(len(multiplier)) >= len(multiplier) // _LANES * _LANES if node.op == 'depthwise' else np.array(False)
+    return _float_rounding(node, acc, along(scale * node.scales / output))
+  multiplier, exponent = map(along, fixed_point(np.float64(scale) * node.scales / np.float64(output)))
+  away = along(np.arange(multiplier.size) >= multiplier.size // _LANES * _LANES) & (node.op == 'depthwise')
   return _stored(node.output, _fixed_rounding(acc, multiplier, exponent, away).astype(jnp.float32), node.activation)
 
 
@@ -154,20 +158,25 @@ def _window(node, x, start, function):
 def _average_pool(node, sources, x):
   """Averages of the stored integers, ties away from zero; what lies outside the image does not count."""
   total, count = (_window(node, q, 0, jax.lax.add) for q in (x[0], jnp.ones_like(x[0])))
-  return jnp.sign(total) * ((2 * jnp.abs(total) + count) // (2 * count))
+  return _clipped(node, jnp.sign(total) * ((2 * jnp.abs(total) + count) // (2 * count)))
 
 
-def _clamp(node, sources, x):
-  return _stored(node.output, (x[0] - node.output.zero_point).astype(jnp.float32), node.activation)
+def _max_pool(node, sources, x):
+  return _clipped(node, _window(node, x[0], -128, jax.lax.max))
+
+
+def _clipped(node, x):
+  """Codes with the activation applied."""
+  return _stored(node.output, (x - node.output.zero_point).astype(jnp.float32), node.activation)
 
 
 KERNELS = {
     'conv': _weighted, 'depthwise': _weighted, 'dense': _weighted, 'add': _add, 'mul': _mul, 'mean': _mean,
     'concat': lambda node, sources, x: jnp.concatenate(x, node.settings['axis']),
-    'max_pool': lambda node, sources, x: _window(node, x[0], -128, jax.lax.max),
+    'max_pool': _max_pool,
     'average_pool': _average_pool,
     'reshape': lambda node, sources, x: x[0].reshape(-1, *node.settings['shape']),
     'transpose': lambda node, sources, x: x[0].transpose(node.settings['permutation']),
     'slice': lambda node, sources, x: x[0][(slice(None), *map(slice, node.settings['start'][1:], node.settings['limit'][1:]))],
     'pad': lambda node, sources, x: jnp.pad(x[0], node.settings['padding'], constant_values=sources[0].zero_point),
-    'clamp': _clamp}
+    'clamp': lambda node, sources, x: _clipped(node, x[0])}

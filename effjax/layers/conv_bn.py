@@ -22,7 +22,7 @@ class ConvBN(nn.Module):
     groups: of the convolution; features == cin == groups is depthwise.
     activation: a function, or None for a linear output. ReLU and ReLU6 are fused by integer kernels.
     axis_name: mapped axis over which the batch statistics are averaged, under `pmap` or `shard_map`.
-    dtype: of the computation; parameters stay float32.
+    dtype: of the convolution and the output; parameters and BatchNorm stay float32.
 
   `train`: batch statistics, and the running ones are updated (make `batch_stats` mutable); else the running ones.
 
@@ -44,6 +44,7 @@ class ConvBN(nn.Module):
     size, strides = (self.kernel,) * 2, (self.strides,) * 2
     x = nn.Conv(self.features, size, strides, 'SAME', feature_group_count=self.groups, use_bias=False,
                 dtype=self.dtype, name='conv')(x)
-    x = nn.BatchNorm(use_running_average=not train, momentum=MOMENTUM, epsilon=EPSILON, axis_name=self.axis_name,
-                     dtype=self.dtype, name='bn')(x)
+    bn = nn.BatchNorm(use_running_average=not train, momentum=MOMENTUM, epsilon=EPSILON, axis_name=self.axis_name,
+                      name='bn')
+    x = bn(x.astype(jnp.float32)).astype(x.dtype)
     return x if self.activation is None else self.activation(x)

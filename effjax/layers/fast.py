@@ -92,7 +92,7 @@ def _spread(size, out, k, stride, padding):
 
 def _pad(x, padding):
   """In float32, and kept from being computed again for every tap."""
-  x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+  x = x if x.dtype.itemsize >= 4 else x.astype(jnp.float32)
   return lax.optimization_barrier(lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((*p, 0) for p in padding), (0, 0, 0))))
 
 

@@ -16,9 +16,9 @@ KEY = jax.random.key(5)
 
 
 def reference(w, s, bits, per_scale):
-  """Values, dy/dw and dy/ds in float64."""
-  w, s, q = np.float64(w), np.float64(s), 2**(bits - 1) - 1
-  v = w / s
+  """Values, dy/dw and dy/ds in float64, of the ratio in float32, which decides what saturates."""
+  q, v = 2**(bits - 1) - 1, np.float64(np.asarray(w) / np.asarray(s))
+  s = np.float64(s)
   value = np.rint(np.clip(v, -q, q)) * s
   slope = np.where(v < -q, -q, np.where(v > q, q, np.rint(v) - v))
   return value, (np.abs(v) <= q) * 1., slope / np.sqrt(per_scale * q)
@@ -27,7 +27,7 @@ def reference(w, s, bits, per_scale):
 @pytest.mark.parametrize('bits', range(2, 9))
 def test_values_and_gradients(bits):
   w = jax.random.normal(KEY, (3, 3, 4, 8))
-  s = initial_scale(w, bits) * jnp.linspace(0.5, 2., 8)
+  s = initial_scale(w, bits) * jnp.linspace(0.5, 2., 8).reshape(1, 1, 1, 8)
   t = jax.random.normal(jax.random.fold_in(KEY, 1), w.shape)
   y, pull = jax.vjp(lambda w, s: fake(w, s, bits), w, s)
   value, by_w, by_s = reference(w, s, bits, 36)
