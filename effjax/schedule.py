@@ -10,8 +10,8 @@ Schedule = Callable[[Int[Array, '']], Float[Array, '']]
 def value(schedule: float | Schedule, step: Int[Array, '']) -> Float[Array, '']:
   """The number at `step`, strongly typed float32: of an optax schedule, or the constant.
 
-  >>> value(0.5, start()), value(lambda step: 1. / (1 + step), start())
-  (Array(0.5, dtype=float32), Array(1., dtype=float32))
+  >>> value(0.5, start()), value(lambda step: 2 - step, start())
+  (Array(0.5, dtype=float32), Array(2., dtype=float32))
   """
   return jnp.asarray(schedule(step) if callable(schedule) else schedule, jnp.float32)
 

@@ -261,7 +261,7 @@ def test_chain_is_associative_with_an_identity():
 
 @each_rule
 def test_a_pattern_that_matches_nothing_prints_the_nearest_paths(name):
-  with pytest.raises(EffjaxError, match=r"pattern 'conv/kernell' matches none of 2 leaves: nearest are \['conv/kernel'"):
+  with pytest.raises(EffjaxError, match=r"'conv/kernell' matches none of 2 leaves: nearest are \['conv/kernel'"):
     at('conv/kernell', RULES[name]).init(KEY, {'conv': {'kernel': jnp.ones((2, 2)), 'bias': jnp.ones(2)}})
 
 

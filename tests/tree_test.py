@@ -54,7 +54,7 @@ def test_fold_is_stable_different_by_path_and_keeps_none():
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.recursive(st.floats(0, 1), lambda inner: st.dictionaries(st.sampled_from('abc'), inner, min_size=1, max_size=3)
+@given(st.recursive(st.floats(0, 1), lambda inner: st.dictionaries(st.sampled_from('abc'), inner, min_size=1)
                     | st.lists(inner, min_size=1, max_size=3), max_leaves=8))
 def test_leaves_and_map_at_reach_every_leaf(values):
   by_path = tree.leaves(values)

@@ -79,7 +79,7 @@ def joint(options: Options, folder: pathlib.Path) -> dict[str, Any]:
 def train_baseline(options: Options, setting: Setting) -> Trained:
   """The float network that everything is measured against and taught by."""
   net, plain = _networks(options, setting, BASELINE)
-  variables = plain.init(setting.key('baseline'), setting.example(), False)
+  variables = plain.lazy_init(setting.key('baseline'), setting.spec(), False)
   params, stats = variables['params'], {k: v for k, v in variables.items() if k != 'params'}
   check_logits(*_evaluated(plain, params, stats), setting)
   state = run_phase(setting, Phase('baseline', options.steps, 4e-3), flax_forward(net), IDENTITY,
@@ -90,7 +90,7 @@ def train_baseline(options: Options, setting: Setting) -> Trained:
 def search_network(options: Options, setting: Setting, baseline: Trained, limits: dict[str, float]) -> Found:
   """Operators, channels and bits in one loss, distilled from the baseline, under the budgets."""
   net, plain = _networks(options, setting, OPERATORS)
-  variables = plain.init(setting.key('supernet'), setting.example(), False)
+  variables = plain.lazy_init(setting.key('supernet'), setting.spec(), False)
   stats = {k: v for k, v in variables.items() if k != 'params'}
   params = baseline.params if options.model else variables['params']  # a user's network is compressed as trained
   space, example = _evaluated(plain, params, stats), setting.example()

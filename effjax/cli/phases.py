@@ -44,6 +44,10 @@ class Setting(NamedTuple):
     """The first n training images as the network sees them."""
     return data.normalize(jnp.asarray(self.dataset.train.fetch(np.arange(n))['image']))
 
+  def spec(self) -> jax.ShapeDtypeStruct:
+    """The shape of one image."""
+    return jax.ShapeDtypeStruct((1, *self.dataset.train.shape), jnp.float32)
+
   def key(self, phase: str) -> jax.Array:
     """A key of the phase's own."""
     return jax.random.fold_in(jax.random.key(self.seed), sum(map(ord, phase)))

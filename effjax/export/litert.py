@@ -1,4 +1,5 @@
 """The one adapter for LiteRT: the converter's private interface, and the interpreter."""
+import functools
 import importlib
 import importlib.metadata
 import statistics
@@ -56,6 +57,7 @@ def load(package: tuple, module: str):
   return found
 
 
+@functools.cache
 def schema():
   """The flatbuffer schema of .tflite files as Python classes."""
   return load(RUNTIME, 'ai_edge_litert.schema_py_generated')

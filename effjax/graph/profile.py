@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from effjax.graph.channels import Labelled, label
+from effjax.graph.propagate import ELEMENTWISE
 from effjax.graph.trace import Const, Eqn, Program, Var, flatten, weights
 from effjax.tree import Path, PyTree
 
@@ -117,7 +118,7 @@ def _guards(found: Labelled) -> dict[Var, tuple[tuple[Path, int], ...]]:
   return {v: tuple(sorted(g)) for v, g in guards.items()}
 
 
-ALIASES = frozenset('reshape squeeze expand_dims broadcast_in_dim convert_element_type copy stop_gradient'.split())
+ALIASES = frozenset('reshape squeeze expand_dims broadcast_in_dim'.split())
 
 
 def _buffers(program: Program, axes, guards, names) -> tuple[Buffer, ...]:
@@ -133,10 +134,9 @@ def _buffers(program: Program, axes, guards, names) -> tuple[Buffer, ...]:
       life[home[v]][1] = i
     if not read or eqn.outputs[0] not in guards:
       continue
-    kernel = eqn.name in ('conv_general_dilated', 'dot_general', 'concatenate', 'reduce_sum') or 'window' in eqn.name
-    same = eqn.name in ALIASES or (not kernel and len({home[v] for v in read}) == 1)
+    same = eqn.name in ALIASES | ELEMENTWISE and len({home[v] for v in read}) == 1
     for v in eqn.outputs:
-      home[v] = home[read[0]] if same and len(eqn.outputs) == 1 else v
+      home[v] = home[read[0]] if same else v
       life.setdefault(home[v], [i, i])
   for v in program.outputs:
     if not isinstance(v, Const) and v in home:

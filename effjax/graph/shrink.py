@@ -218,6 +218,8 @@ def _positions(x, axis, wanted, kept):
   """x with the entries of `axis` at the old positions `wanted` that are kept."""
   new = np.cumsum(kept) - 1
   index = new[wanted[kept[wanted]]]
+  if np.array_equal(index, np.arange(x.shape[axis])):
+    return x
   if len(index) and np.array_equal(index, np.arange(index[0], index[-1] + 1)):
     return jax.lax.slice_in_dim(x, int(index[0]), int(index[-1]) + 1, axis=axis)
   return jnp.take(x, index, axis=axis)

@@ -2,7 +2,6 @@
 from collections.abc import Callable
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -28,6 +27,7 @@ class ConvBN(nn.Module):
 
   Source: Ioffe, Szegedy, "Batch Normalization", ICML 2015, arXiv:1502.03167; ReLU6 as in MobileNet, survey [8].
 
+  >>> import jax
   >>> ConvBN(4).init_with_output(jax.random.key(0), jnp.ones((1, 8, 8, 3)), False)[0].shape
   (1, 8, 8, 4)
   """

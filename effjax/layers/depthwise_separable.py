@@ -2,7 +2,6 @@
 from collections.abc import Callable
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -23,6 +22,7 @@ class DepthwiseSeparable(nn.Module):
 
   Source: Howard et al., "MobileNets", 2017, arXiv:1704.04861, survey [8].
 
+  >>> import jax
   >>> DepthwiseSeparable(4, strides=2).init_with_output(jax.random.key(0), jnp.ones((1, 8, 8, 3)), False)[0].shape
   (1, 4, 4, 4)
   """

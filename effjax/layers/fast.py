@@ -93,7 +93,8 @@ def _spread(size, out, k, stride, padding):
 def _pad(x, padding):
   """In float32, and kept from being computed again for every tap."""
   x = x if x.dtype.itemsize >= 4 else x.astype(jnp.float32)
-  return lax.optimization_barrier(lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((*p, 0) for p in padding), (0, 0, 0))))
+  spatial = ((*p, 0) for p in padding)
+  return lax.optimization_barrier(lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *spatial, (0, 0, 0))))
 
 
 def _taps(x, kernel, strides):

@@ -2,7 +2,6 @@
 from collections.abc import Callable
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -24,6 +23,7 @@ class InvertedResidual(nn.Module):
 
   Source: Sandler, Howard, Zhu, Zhmoginov, Chen, "MobileNetV2", CVPR 2018, arXiv:1801.04381, survey [10].
 
+  >>> import jax
   >>> block = InvertedResidual(4, strides=2)
   >>> block.init_with_output(jax.random.key(0), jnp.ones((1, 8, 8, 3)), False)[0].shape
   (1, 4, 4, 4)

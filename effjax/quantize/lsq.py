@@ -39,7 +39,8 @@ def lsq(bits: int = 8, *, per_channel: bool = True, channel_axis: int = -1) -> R
   >>> rule = lsq(4)
   >>> slots = rule.init(jax.random.key(0), jnp.array([[-0.7, 0.1], [0.31, 0.]]))
   >>> w = rule.apply(*slots, None)
-  >>> bool((w == codes(w, rule.facts(slots, True).scale) * rule.facts(slots, True).scale).all())
+  >>> s = rule.facts(slots, True).scale
+  >>> bool((w == codes(w, s).astype(w.dtype) * s).all())
   True
   """
   largest = largest_code(bits)
@@ -134,9 +135,13 @@ def _lsq_jvp(largest, primals, tangents):
 
 
 def _grid(w, scale, largest):
-  """In float32 whatever w is: bfloat16 has no room for w / scale near 127. Returns values, codes, w / scale."""
+  """Values, codes and w / scale, in float32 whatever w is: bfloat16 has no room for w / scale near 127.
+
+  Times the inverse, as XLA computes a quotient whose divisor is a broadcast, and only then: the codes of ties would
+  depend on what is compiled around them.
+  """
   s = floored(scale.astype(jnp.float32))
-  ratio = w.astype(jnp.float32) / s
+  ratio = w.astype(jnp.float32) * (jnp.ones_like(s) / s)
   code = jnp.clip(jnp.round(ratio), -float(largest), float(largest))
   code = jnp.where(code == 0, jnp.zeros_like(code), code)  # no negative zero: an integer has none
   return (code * s).astype(w.dtype), code, ratio

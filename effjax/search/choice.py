@@ -1,6 +1,5 @@
 """A choice between operators: their sum, each times an entry of an ordinary parameter."""
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -20,6 +19,7 @@ class Choice(nn.Module):
 
   Source: the mixed operation of DARTS, Liu et al. 2019, arXiv:1806.09055, survey [68].
 
+  >>> import jax
   >>> choice = Choice((Skip(name='a'), Skip(name='b')))
   >>> choice.init_with_output(jax.random.key(0), jnp.ones((1, 2)), False)
   (Array([[1., 1.]], dtype=float32), {'params': {'choice': Array([0.5, 0.5], dtype=float32)}})
@@ -62,6 +62,7 @@ def check_choice(rule: str, p: Float[Array, 'n']) -> None:
   Raises:
     EffjaxError: the leaf is not a vector.
 
+  >>> import jax
   >>> check_choice('softmax', jnp.ones((3, 3)))
   Traceback (most recent call last):
   effjax.errors.EffjaxError: softmax: wants the vector of a Choice, got an array of shape (3, 3): narrow the pattern, \

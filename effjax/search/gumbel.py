@@ -1,5 +1,4 @@
 """SNAS: an operator choice sampled once a step from a concrete distribution."""
-import jax
 import jax.numpy as jnp
 
 from effjax import relax, schedule
@@ -28,6 +27,7 @@ def gumbel(*, temperature: float | Schedule) -> Rule:
 
   Source: Xie, Zheng, Liu, Lin, "SNAS: Stochastic Neural Architecture Search", ICLR 2019, arXiv:1812.09926, survey [97].
 
+  >>> import jax
   >>> rule = gumbel(temperature=0.5)
   >>> slots = rule.init(jax.random.key(0), jnp.ones(3))
   >>> round(float(rule.apply(*slots, jax.random.key(1)).sum()), 5), rule.apply(*slots, None)

@@ -2,7 +2,6 @@
 import re
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -38,10 +37,11 @@ class MBConvNet(nn.Module):
   Source: blocks of MobileNetV2, survey [10]; the spaces of ProxylessNAS (Cai et al. 2019, arXiv:1812.00332) and FBNet
   (Wu et al. 2019, arXiv:1812.03443).
 
+  >>> import jax
   >>> net = MBConvNet(10, operators=('mb3_k3', 'sep_k3', 'skip'))
   >>> logits, variables = net.init_with_output(jax.random.key(0), jnp.ones((2, 8, 8, 1)), False)
-  >>> logits.shape, sorted(variables['params']['block1'])
-  ((2, 10), ['choice', 'mb3_k3', 'sep_k3', 'skip'])
+  >>> logits.shape, sorted(variables['params']['block1']), variables['params']['block1']['choice'].shape
+  ((2, 10), ['choice', 'mb3_k3', 'sep_k3'], (3,))
   """
   num_classes: int
   stem: int = 16

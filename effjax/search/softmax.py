@@ -1,5 +1,4 @@
 """DARTS: an operator choice relaxed to a softmax."""
-import jax
 import jax.numpy as jnp
 
 from effjax import relax, schedule
@@ -24,6 +23,7 @@ def softmax(*, temperature: float | Schedule = 1.) -> Rule:
 
   Source: Liu, Simonyan, Yang, "DARTS: Differentiable Architecture Search", ICLR 2019, arXiv:1806.09055, survey [68].
 
+  >>> import jax
   >>> rule = softmax()
   >>> slots = rule.init(jax.random.key(0), jnp.ones(2))
   >>> rule.apply(*slots, jax.random.key(1)), rule.apply(*slots, None)

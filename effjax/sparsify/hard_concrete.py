@@ -1,7 +1,6 @@
 """L0 regularization: gates that are exactly 0 with a probability that a gradient can move."""
 import math
 
-import jax
 import jax.numpy as jnp
 
 from effjax import relax
@@ -37,6 +36,7 @@ def hard_concrete(*, temperature: float = 2 / 3, low: float = -0.1, high: float 
   Source: Louizos, Welling, Kingma, "Learning Sparse Neural Networks through L0 Regularization", ICLR 2018,
   arXiv:1712.01312.
 
+  >>> import jax
   >>> rule = hard_concrete(initial_keep=0.9)
   >>> slots = rule.init(jax.random.key(0), jnp.ones(3))
   >>> rule.apply(*slots, None), rule.facts(slots, False).keep.round(2)

@@ -59,7 +59,7 @@ def test_gradients_reach_student_and_head_and_not_the_teacher():
 def test_errors():
   with pytest.raises(EffjaxError, match='distill.features: no pairs: give'):
     distill.features({})
-  with pytest.raises(EffjaxError, match=r"the student has no feature 'x', it has \['d', 's'\]: let its forward function"):
+  with pytest.raises(EffjaxError, match=r"the student has no feature 'x', it has \['d', 's'\]: let its forward"):
     distill.features({'x': 't'}).init(KEY, OUT, TARGETS)
   with pytest.raises(EffjaxError, match=r"the teacher has no feature 'x', it has \['d', 't'\]"):
     distill.features({'s': 'x'}).init(KEY, OUT, TARGETS)

@@ -40,18 +40,18 @@ def on_codes(params, bits):
   return tree.map_at(rounded, params, [path for path in tree.leaves(params) if path.endswith('kernel')]), facts
 
 
-def shaken(params, seed=0):
-  """Biases and BatchNorm as after training: means, variances, gains of both signs."""
+def drawn(shapes, seed=0):
+  """Parameters as after training: kernels, biases, means, variances, gains of both signs."""
   random = np.random.default_rng(seed)
-  draw = {'mean': lambda w: .3 * random.normal(size=w.shape), 'var': lambda w: random.uniform(.3, 2, w.shape),
-          'scale': lambda w: random.normal(1, .5, w.shape) * random.choice([1, 1, 1, -1], w.shape),
-          'bias': lambda w: .2 * random.normal(size=w.shape)}
-  change = lambda path, w: np.asarray(draw.get(path.split('/')[-1], lambda w: w)(w), np.float32)
-  return tree.map_at(change, params, list(tree.leaves(params)))
+  draw = {'kernel': lambda s: random.normal(size=s) / np.sqrt(np.prod(s[:-1])),
+          'bias': lambda s: .2 * random.normal(size=s), 'mean': lambda s: .3 * random.normal(size=s),
+          'var': lambda s: random.uniform(.3, 2, s), 'scale': lambda s: random.normal(1, .5, s) * random.choice([1, 1, -1], s)}
+  leaf = lambda path, aval: draw[path.split('/')[-1]](aval.shape).astype(np.float32)
+  return tree.map_at(leaf, shapes, list(tree.leaves(shapes)))
 
 
 def make_ready(fn, params, x, bits=lambda path: 8):
-  weights, facts = on_codes(shaken(params), bits)
+  weights, facts = on_codes(params, bits)
   quantizer = lsq_plus()
   fn_q, phis = activations(fn, weights, x, quantizer=quantizer)
   ranges = {name: (*quantizer.facts(phi), quantizer.bits) for name, phi in phis.items()}
@@ -62,8 +62,8 @@ def make_ready(fn, params, x, bits=lambda path: 8):
 def ready():
   """`ready(module, bits=8 or a function of the path, size=12, channels=3)` for a Flax module."""
   def make(module, bits=8, size=12, channels=3, examples=32):
-    x = jax.random.uniform(jax.random.key(0), (examples, size, size, channels))
-    return make_ready(module.apply, module.init(jax.random.key(1), x), x, bits if callable(bits) else lambda _: bits)
+    x = jnp.asarray(np.random.default_rng(1).uniform(size=(examples, size, size, channels)), jnp.float32)
+    return make_ready(module.apply, drawn(jax.eval_shape(module.init, jax.random.key(1), x)), x, bits if callable(bits) else lambda _: bits)
   return make
 
 

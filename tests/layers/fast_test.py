@@ -20,7 +20,8 @@ DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
 def conv(w, x, strides=(1, 1), padding='SAME', groups=None, **more):
   groups = x.shape[-1] // w.shape[2] if groups is None else groups
-  return lax.conv_general_dilated(x, w, strides, padding, dimension_numbers=DIMENSIONS, feature_group_count=groups, **more)
+  return lax.conv_general_dilated(x, w, strides, padding, dimension_numbers=DIMENSIONS,
+                                  feature_group_count=groups, **more)
 
 
 def primitives(fn, *args):
@@ -53,7 +54,7 @@ def test_pointwise():
 
 @pytest.mark.parametrize(('shape', 'options'), [
     ((3, 3, 4, 6), {}), ((3, 3, 2, 4), {'groups': 2}), ((3, 3, 1, 8), {'groups': 4}),
-    ((3, 3, 1, 4), {'rhs_dilation': (2, 2)}), ((3, 3, 1, 4), {'lhs_dilation': (2, 2), 'padding': 'VALID'}),
+    ((3, 3, 1, 4), {'rhs_dilation': (2, 2)}), ((3, 3, 1, 4), {'lhs_dilation': (2, 2), 'padding': [(1, 1), (1, 1)]}),
     ((1, 1, 4, 6), {'strides': (2, 2)}), ((3, 3, 1, 4), {'padding': [(-1, 0), (0, 0)]})])
 def test_what_is_not_depthwise_or_pointwise_stays(shape, options):
   x, w = jax.random.normal(KEY, (2, 6, 6, 4)), jnp.ones(shape)

