@@ -4,7 +4,7 @@ A `Rule` says how ONE array is represented; `at` puts it on the leaves whose pat
 `apply` with `key=None` gives the weights as deployed: hard choices, values that an integer kernel can hold.
 """
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -120,14 +120,14 @@ def mark_decisions(rule: Rule, phi: PyTree) -> PyTree:
   """
   if not rule.decisions:
     return jax.tree.map(lambda _: False, phi)
-  return {name: jax.tree.map(lambda _: name in rule.decisions, part) for name, part in phi.items()}
+  return {name: jax.tree.map(lambda _, name=name: name in rule.decisions, part) for name, part in phi.items()}
 
 
 CHANNELS = 'channels'  # the key of the facts that `over` gives: keep per channel of the graph
 
 
 def over(channels: Channels, rule: Rule) -> Reparam:
-  """One gate per channel of the graph: `rule` on a vector of ones, multiplied onto all leaves that sum over the channel.
+  """One gate per channel of the graph: `rule` on a vector of ones, multiplied onto all leaves that sum over channels.
 
   Put it after quantizers in a `chain`: a gate of 1 then leaves the integer codes untouched, and 0 is a channel gone.
 

@@ -23,7 +23,7 @@ round.defjvps(lambda t, ans, x: t)
 
 @jax.custom_jvp
 def clip(x: Float[Array, '*s'], low: Float[Array, '#*s'], high: Float[Array, '#*s']) -> Float[Array, '*s']:
-  """`min(max(x, low), high)`; the derivative passes where `low <= x <= high` (both ends included), else goes to the bound.
+  """`min(max(x, low), high)`; the derivative passes where `low <= x <= high` (ends included), else goes to the bound.
 
   `jnp.clip` splits the derivative at a tie; a quantizer that saturates exactly at its bound must not.
 
@@ -44,8 +44,8 @@ def _clip_jvp(primals, tangents):
 def sign(x: Float[Array, '*s']) -> Float[Array, '*s']:
   """+1 where `x >= 0`, else -1; derivative `|x| <= 1` (hard tanh; Hubara et al. 2016, survey [36]).
 
-  >>> sign(jnp.array([-2., 0., 3.])), jax.grad(sign)(0.5), jax.grad(sign)(1.5)
-  (Array([-1.,  1.,  1.], dtype=float32), Array(1., dtype=float32, weak_type=True), Array(0., dtype=float32, weak_type=True))
+  >>> sign(jnp.array([-2., 0., 3.])), float(jax.grad(sign)(0.5)), float(jax.grad(sign)(1.5))
+  (Array([-1.,  1.,  1.], dtype=float32), 1.0, 0.0)
   """
   return jnp.where(x >= 0, jnp.ones_like(x), -jnp.ones_like(x))
 

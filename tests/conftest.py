@@ -7,11 +7,18 @@ os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_p
 
 import jax
 import pytest
+from jaxtyping import install_import_hook
 
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 # The same key gives the same numbers on 1 and on N devices: JAX's default, on which the device laws rest.
 jax.config.update('jax_threefry_partitionable', True)
+
+# Every annotated shape of levels 0 to 3 is checked at run time.
+CHECKED = ('tree ste relax schedule term graph reparam quantize sparsify distill layers cost data search').split()
+install_import_hook([f'effjax.{unit}' for unit in CHECKED], 'beartype.beartype')
+# All of effjax, before pytest imports modules one by one and so hides functions behind modules of the same name.
+import effjax.cli  # noqa: E402, F401, I001
 
 
 def pytest_collection_modifyitems(items):

@@ -33,7 +33,7 @@ class Options(NamedTuple):
   flash: float | None = None
   macs: float | None = None
   seed: int = 0
-  steps: int = 500
+  steps: int = 800
   batch_size: int = 64
   bilevel: str | None = None
   model: str | None = None
@@ -49,65 +49,80 @@ class Trained(NamedTuple):
   params: PyTree
 
 
-class Found(NamedTuple):
-  """The search's result: the hardened network, the channels and profile of its space, the probabilities at its end."""
-  hard: train.Hardened
+class Space(NamedTuple):
+  """What is searched: the supernet's channels and profile, and the budgets of its costs."""
   channels: graph.Channels
   profile: graph.Profile
+  budgets: dict[str, train.Budget]
+
+
+class Found(NamedTuple):
+  """The search's result: the hardened network, the space it is from, the probabilities at the end of the search."""
+  hard: train.Hardened
+  space: Space
   soft: dict[str, Fact]
 
 
 def joint(options: Options, folder: pathlib.Path) -> dict[str, Any]:
   """Runs everything in `folder`, or what is left of it; the results as `effjax.report.schema` says."""
   start, setting = time.time(), _setting(options, folder)
+  space = plan(options, setting)
+  folder.mkdir(parents=True, exist_ok=True)
+  (folder / 'options.json').write_text(json.dumps(options._asdict(), indent=2) + '\n')
   baseline = train_baseline(options, setting)
-  limits = _limits(options, graph.profile(*baseline, setting.example()))
-  found = search_network(options, setting, baseline, limits)
+  found = search_network(options, setting, space, baseline)
   before = Phase('int8_baseline', _part(options, .2), 5e-4, 1e-4)
   int8 = deploy(setting, before, baseline, baseline, {})
-  tuning = Phase('result', _part(options, .8), 2e-3, 1e-4)
+  tuning = Phase('result', options.steps, 4e-3, 1e-4)
   result = deploy(setting, tuning, Trained(found.hard.fn, found.hard.params), baseline, found.hard.bits)
   results = {
       'baseline': _float_row(setting, baseline), 'int8_baseline': int8[0], 'result': result[0],
-      'budgets': {name: {'asked': limit, 'reached': result[0][name]} for name, limit in limits.items()},
+      'budgets': {name: {'asked': b.limit, 'reached': result[0][name]} for name, b in space.budgets.items()},
       'verify': result[1], 'seed': options.seed, 'data': options.data, 'seconds': time.time() - start,
       'versions': _versions(), 'layers': _layers(found), 'operators': _operators(found)}
-  report.write(folder, results, _history(folder, limits))
+  report.write(folder, results, _history(folder, space.budgets))
   return results
+
+
+def plan(options: Options, setting: Setting) -> Space:
+  """The space to search, from shapes alone: what can be wrong with the options is found before anything is trained."""
+  export.require()
+  baseline = _shapes(_networks(options, setting, BASELINE)[1], setting)
+  check_logits(*baseline, setting)
+  supernet, example = _shapes(_networks(options, setting, OPERATORS)[1], setting), setting.spec()
+  channels, profile = graph.channels(*supernet, example), graph.profile(*supernet, example)
+  limits = _limits(options, graph.profile(*baseline, example))
+  costs = {'flash_bytes': cost.flash_bytes, 'macs': cost.macs}
+  budgets = {name: train.Budget(lambda facts, f=costs[name]: f(profile, facts), limit) for name, limit in limits.items()}
+  narrow = {path: Fact(bits=jnp.float32(WIDTHS[0])) for path in tree.select(options.where, supernet.params)}
+  train.check_feasible(budgets, train.smallest(budgets, channels, narrow))
+  return Space(channels, profile, budgets)
 
 
 def train_baseline(options: Options, setting: Setting) -> Trained:
   """The float network that everything is measured against and taught by."""
   net, plain = _networks(options, setting, BASELINE)
-  variables = plain.lazy_init(setting.key('baseline'), setting.spec(), False)
-  params, stats = variables['params'], {k: v for k, v in variables.items() if k != 'params'}
-  check_logits(*_evaluated(plain, params, stats), setting)
-  state = run_phase(setting, Phase('baseline', options.steps, 4e-3), flax_forward(net), IDENTITY,
+  params, stats = _initial(plain, setting, 'baseline')
+  state = run_phase(setting, Phase('baseline', options.steps, 1e-2), flax_forward(net), IDENTITY,
                     IDENTITY.init(setting.key('init'), params), stats)
   return _evaluated(plain, state.slots.theta, state.model_state)
 
 
-def search_network(options: Options, setting: Setting, baseline: Trained, limits: dict[str, float]) -> Found:
+def search_network(options: Options, setting: Setting, space: Space, baseline: Trained) -> Found:
   """Operators, channels and bits in one loss, distilled from the baseline, under the budgets."""
   net, plain = _networks(options, setting, OPERATORS)
-  variables = plain.lazy_init(setting.key('supernet'), setting.spec(), False)
-  stats = {k: v for k, v in variables.items() if k != 'params'}
-  params = baseline.params if options.model else variables['params']  # a user's network is compressed as trained
-  space, example = _evaluated(plain, params, stats), setting.example()
-  channels, profile = graph.channels(*space, example), graph.profile(*space, example)
-  budgets, reparam = _budgets(profile, limits), _joint_reparam(options, channels, params)
-  narrow = {path: Fact(bits=jnp.float32(WIDTHS[0])) for path in tree.select(options.where, params)}
-  train.check_feasible(budgets, train.smallest(budgets, channels, narrow))
-  hints = [] if options.model else [HINT]
-  phase = Phase('search', options.steps, 4e-3, 1e-4, 2e-2, options.bilevel)
+  params, stats = _initial(plain, setting, 'supernet')
+  params = baseline.params if options.model else params  # a user's network is compressed as it was trained
+  reparam, hints = _joint_reparam(options, space.channels, params), [] if options.model else [HINT]
+  phase = Phase('search', options.steps, 1e-2, 1e-4, 2e-2, options.bilevel)
   state = run_phase(setting, phase, flax_forward(net, hints), reparam, reparam.init(setting.key('slots'), params),
-                    stats, budgets=budgets, terms=distillation(dict.fromkeys(hints, HINT), 1.),
+                    stats, budgets=space.budgets, terms=distillation(dict.fromkeys(hints, HINT), 1.),
                     teacher=teacher(*baseline, hints))
-  facts = train.decide(channels, reparam, state.slots, budgets)[0]
-  weights = graph.mask(channels, reparam.apply(*state.slots, None), facts[CHANNELS].keep)
-  stats = _reestimated(setting, plain, weights, state.model_state)
-  hard = train.harden(_evaluated(plain, params, stats).fn, channels, reparam, state.slots, example, budgets=budgets)
-  return Found(hard, channels, profile, reparam.facts(state.slots, False))
+  facts = train.decide(space.channels, reparam, state.slots, space.budgets)[0]
+  stats = _reestimated(setting, plain, train.latent(space.channels, state.slots, facts), state.model_state)
+  fn = _evaluated(plain, params, stats).fn
+  hard = train.harden(fn, space.channels, reparam, state.slots, setting.example(), budgets=space.budgets)
+  return Found(hard, space, reparam.facts(state.slots, False))
 
 
 def deploy(setting: Setting, phase: Phase, network: Trained, taught_by: Trained,
@@ -165,6 +180,21 @@ def _user_model(name):
                       'Class(num_classes) and then (x, train)') from error
 
 
+def _shapes(net, setting) -> Trained:
+  """A network without values: parameters are shapes, and there are no statistics yet."""
+  variables = jax.eval_shape(lambda key: net.init(key, jnp.zeros(setting.spec().shape), False), jax.random.key(0))
+  params, stats = _parts(variables)
+  return _evaluated(net, params, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), stats))
+
+
+def _initial(net, setting, name):
+  return _parts(jax.jit(lambda key: net.lazy_init(key, setting.spec(), False))(setting.key(name)))
+
+
+def _parts(variables):
+  return variables['params'], {name: part for name, part in variables.items() if name != 'params'}
+
+
 def _evaluated(net, params, stats) -> Trained:
   return Trained(lambda p, x: net.apply({'params': p, **stats}, x, False), params)
 
@@ -173,7 +203,7 @@ def _joint_reparam(options, channels, params) -> Reparam:
   """The choice of operators, of bits, of channels."""
   temperature = optax.exponential_decay(2., options.steps, .1)
   parts = [at(options.where, quantize.mixed_bits(WIDTHS, temperature=temperature)),
-           over(channels, sparsify.hard_concrete(initial_keep=.9))]
+           over(channels, sparsify.hard_concrete(initial_keep=.98))]
   choices = [at('.*choice', search.gumbel(temperature=temperature))] if channels.choices else []
   return chain(*choices, *parts)
 
@@ -183,11 +213,6 @@ def _limits(options, profile):
   facts = {row.path: Fact(bits=jnp.float32(8)) for row in profile.rows}
   flash = options.flash or FLASH * float(cost.flash_bytes(profile, facts))
   return {'flash_bytes': flash, 'macs': options.macs or MACS * float(cost.macs(profile, facts))}
-
-
-def _budgets(profile, limits):
-  costs = {'flash_bytes': cost.flash_bytes, 'macs': cost.macs}
-  return {name: train.Budget(lambda facts, f=costs[name]: f(profile, facts), limit) for name, limit in limits.items()}
 
 
 def _reestimated(setting, net, weights, stats):
@@ -228,10 +253,10 @@ def _float_row(setting, baseline):
 def _layers(found):
   """Bits and kept output channels of each layer that is left."""
   out = []
-  for row in found.profile.rows:
+  for row in found.space.profile.rows:
     if row.path in found.hard.bits:
       ids = row.weight_axes[-1]
-      kept = int(np.where(ids >= 0, found.hard.keep[np.maximum(ids, 0)], True).sum()) if found.channels.size else len(ids)
+      kept = int(np.where(ids >= 0, found.hard.keep[np.maximum(ids, 0)], True).sum()) if found.space.channels.size else len(ids)
       out.append({'name': row.path.rsplit('/', 1)[0], 'bits': found.hard.bits[row.path], 'kept': kept,
                   'channels': len(ids)})
   return out
@@ -239,18 +264,18 @@ def _layers(found):
 
 def _operators(found):
   out = []
-  for path, n in found.channels.choices.items():
+  for path, n in found.space.channels.choices.items():
     names = [op for op in OPERATORS if n == len(OPERATORS) or op != 'skip']
     out.append({'block': path.rsplit('/', 1)[0], 'names': names, 'chosen': found.hard.choices[path],
                 'probabilities': np.asarray(found.soft[path].choice)})
   return out
 
 
-def _history(folder, limits):
+def _history(folder, budgets):
   lines = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
   lines = [line for line in lines if line['name'] == 'search']
   return {'step': [line['step'] for line in lines], 'accuracy': [line['accuracy'] for line in lines],
-          **{name: [line[f'cost/{name}'] for line in lines] for name in limits}}
+          **{name: [line[f'cost/{name}'] for line in lines] for name in budgets}}
 
 
 def _versions():

@@ -1,6 +1,5 @@
 """Arguments, exit codes: 0 done, 1 a file that is not its network, 2 a mistake of the caller's."""
 import argparse
-import json
 import pathlib
 import sys
 import time
@@ -70,9 +69,8 @@ def _joint(args):
     options = inspect.options_of(folder)
   else:
     options = Options(**{name: getattr(args, name) for name in Options._fields})
-    folder = report.claim(args.out or f'runs/{options.data.replace("/", "-")}-seed{options.seed}-'
-                          f'{time.strftime("%Y%m%d-%H%M%S")}')
-    (folder / 'options.json').write_text(json.dumps(options._asdict(), indent=2) + '\n')
+    folder = report.free(args.out or f'runs/{options.data.replace("/", "-")}-seed{options.seed}-'
+                         f'{time.strftime("%Y%m%d-%H%M%S")}')
   results = joint(options, folder)
   for table in report.terminal(results):
     Console().print(table)

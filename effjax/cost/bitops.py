@@ -3,7 +3,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from effjax.cost.expect import bits_of, keep_of, present
-from effjax.graph.profile import Profile, entries
+from effjax.graph.profile import Profile, macs
 from effjax.reparam import Fact
 from effjax.tree import Path
 
@@ -22,9 +22,6 @@ def bitops(profile: Profile, facts: dict[Path, Fact], *, activation_bits: float 
   >>> bitops(found, {'w': Fact(bits=jnp.float32(4))})
   Array(384., dtype=float32)
   """
-  keep = keep_of(facts)
-  total = jnp.zeros((), jnp.float32)
-  for row in profile.rows:
-    count = row.repeats * entries(row.macs_axes, keep)
-    total = total + present(row, facts) * count * bits_of(row.path, facts) * activation_bits
-  return total
+  rows = profile.rows
+  expected = present(rows, facts) * macs(rows, keep_of(facts)) * bits_of(rows, facts)
+  return jnp.sum(expected) * jnp.float32(activation_bits)

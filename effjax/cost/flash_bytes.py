@@ -3,7 +3,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from effjax.cost.expect import bits_of, keep_of, present
-from effjax.graph.profile import Profile, Row, entries
+from effjax.graph.profile import Profile, entries
 from effjax.reparam import Fact
 from effjax.tree import Path
 
@@ -36,11 +36,7 @@ def flash_bytes(profile: Profile, facts: dict[Path, Fact]) -> Float[Array, '']:
   Array(38., dtype=float32)
   """
   keep = keep_of(facts)
-  unique = {row.path: row for row in reversed(profile.rows) if row.path is not None}
-  return sum((present(row, facts) * _row_bytes(row, facts, keep) for row in unique.values()),
-             start=jnp.zeros((), jnp.float32))
-
-
-def _row_bytes(row: Row, facts, keep):
-  codes = entries(row.weight_axes, keep) * bits_of(row.path, facts, container) / 8
-  return codes + PER_CHANNEL * entries(row.out_axes[-1:], keep)
+  rows = list({row.path: row for row in reversed(profile.rows) if row.path is not None}.values())
+  codes = entries([row.weight_axes for row in rows], keep) * bits_of(rows, facts, container) / 8
+  channels = entries([row.out_axes[-1:] for row in rows], keep)
+  return jnp.sum(present(rows, facts) * (codes + PER_CHANNEL * channels))

@@ -3,7 +3,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from effjax.cost.expect import keep_of, present
-from effjax.graph.profile import Profile, entries
+from effjax.graph.profile import Profile
+from effjax.graph.profile import macs as count
 from effjax.reparam import Fact
 from effjax.tree import Path
 
@@ -22,6 +23,4 @@ def macs(profile: Profile, facts: dict[Path, Fact]) -> Float[Array, '']:
   >>> macs(profile(lambda p, x: x @ p['w'], {'w': jnp.ones((3, 4))}, jnp.ones((1, 3))), {})
   Array(12., dtype=float32)
   """
-  keep = keep_of(facts)
-  return sum((present(row, facts) * row.repeats * entries(row.macs_axes, keep) for row in profile.rows),
-             start=jnp.zeros((), jnp.float32))
+  return jnp.sum(present(profile.rows, facts) * count(profile.rows, keep_of(facts)))

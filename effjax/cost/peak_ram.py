@@ -22,10 +22,9 @@ def peak_ram(profile: Profile, facts: dict[Path, Fact], *, bytes_per_entry: floa
   >>> peak_ram(profile(lambda p, x: x @ p['w'], {'w': jnp.ones((3, 4))}, jnp.ones((1, 3))), {})
   Array(7., dtype=float32)
   """
-  keep = keep_of(facts)
   if not profile.buffers:
     return jnp.zeros((), jnp.float32)
-  sizes = jnp.stack([present(b, facts) * entries(b.axes, keep) for b in profile.buffers])
+  sizes = present(profile.buffers, facts) * entries([b.axes for b in profile.buffers], keep_of(facts))
   steps = sorted({b.first for b in profile.buffers})
   alive = jnp.asarray([[b.first <= t <= b.last for b in profile.buffers] for t in steps], jnp.float32)
   return bytes_per_entry * (alive @ sizes).max()

@@ -8,7 +8,7 @@ import numpy as np
 
 from effjax import tree
 from effjax.errors import EffjaxError
-from effjax.export import kernels, operators
+from effjax.export import operators
 from effjax.export.kernels import Kernel, Pending, Stored
 from effjax.export.network import Network, Node, Tensor
 from effjax.graph.taps import find
@@ -60,7 +60,7 @@ def check_ranges(known: set[str], ranges: dict[str, Range]) -> None:
       raise EffjaxError(f'finalize: range {name!r} belongs to no tap of the function: choose from {sorted(known)}')
     if int(bits) != 8:
       raise EffjaxError(f'finalize: range {name!r} has {bits} bits, wanted 8: kernels store activations as int8')
-    if not (math.isfinite(scale) and scale > 0 and zero_point == round(float(zero_point)) and -128 <= zero_point <= 127):
+    if not (math.isfinite(scale) and scale > 0 and zero_point in range(-128, 128)):
       raise EffjaxError(f'finalize: range {name!r} has scale {scale} and zero point {zero_point}, '
                         'wanted a positive scale and an integer in -128..127: round and clip it')
 
@@ -81,13 +81,13 @@ class _Walk:
     for v in self.program.inputs[len(self.program.paths):]:
       env[v] = self.input(v)
     self.walk(self.program.eqns, env)
-    read = lambda v: v.value if isinstance(v, Const) else env[v]
-    return pruned(Network(tuple(self.inputs), tuple(self.nodes), tuple(map(self.output, map(read, self.program.outputs)))))
+    outputs = [self.output(v.value if isinstance(v, Const) else env[v]) for v in self.program.outputs]
+    return pruned(Network(tuple(self.inputs), tuple(self.nodes), tuple(outputs)))
 
   def input(self, v) -> Stored:
     if v not in self.found:
-      raise EffjaxError(f'finalize: an input of shape {self.program.avals[v].shape} does not reach an output as a float '
-                        'array: give only the images')
+      raise EffjaxError(f'finalize: an input of shape {self.program.avals[v].shape} does not reach an output, or is '
+                        'not floating point: give only the images')
     tensor = self.tensor(self.found[v], self.program.avals[v].shape)
     self.inputs.append(tensor)
     return Stored(len(self.inputs) - 1, tensor.shape)
@@ -131,7 +131,13 @@ class _Walk:
     made = self.tensors(source)
     if source.shape != made.shape:
       raise EffjaxError(f'finalize: {op} of {made.name!r}, which is broadcast to {source.shape}, has no kernel')
-    return self.append(Node(op, (source.index,), made._replace(name=f'{made.name}/{op}', shape=tuple(shape)), '', settings))
+    output = made._replace(name=self.unused(f'{made.name}/{op}'), shape=tuple(shape))
+    return self.append(Node(op, (source.index,), output, '', settings))
+
+  def unused(self, name: str) -> str:
+    """The name, numbered if a tensor has it."""
+    taken = {node.output.name for node in self.nodes}
+    return next(n for n in (name, *(f'{name}_{i}' for i in range(1, len(taken) + 1))) if n not in taken)
 
   def append(self, node: Node) -> Stored:
     self.nodes.append(node)

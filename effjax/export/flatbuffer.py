@@ -12,6 +12,7 @@ def read(content: bytes):
 
 
 def write(model) -> bytes:
+  """The bytes of the file."""
   flatbuffers = litert.load(litert.RUNTIME, 'flatbuffers')
   builder = flatbuffers.Builder(1024)
   builder.Finish(model.Pack(builder), b'TFL3')
@@ -51,7 +52,8 @@ def _resign(model, at):
 def compact(model) -> None:
   """Drops tensors, buffers and operator codes that nothing uses, and metadata.
 
-  The quantization of biases stays: without it XNNPACK leaves the operator to the builtin kernels, which round otherwise.
+  The quantization of biases stays: without it XNNPACK leaves the operator to the builtin kernels, whose rounding is
+  another.
   """
   graph = model.subgraphs[0]
   lists = [graph, *graph.operators]

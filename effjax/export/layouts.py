@@ -3,6 +3,7 @@ import math
 
 import numpy as np
 
+from effjax.errors import EffjaxError
 from effjax.export.kernels import Pending, Stored
 
 
@@ -37,34 +38,39 @@ def _reshaped(walk, eqn, value, shape):
 
 
 def transpose(walk, eqn, args):
+  """TRANSPOSE."""
   return transposed(walk, walk.stored(args[0], eqn), tuple(eqn.params['permutation']))
 
 
 def transposed(walk, x, permutation):
   """TRANSPOSE; a transpose of a transpose back is what it came from."""
+  if permutation[0]:
+    raise EffjaxError(f'finalize: {walk.tensors(x).name!r} is transposed by {permutation}: the batch must stay axis 0')
   shape = tuple(x.shape[i] for i in permutation)
   if permutation == tuple(range(len(permutation))):
     return x
   maker = walk.nodes[x.index - len(walk.inputs)] if x.index >= len(walk.inputs) else None
-  if maker and maker.op == 'transpose' and tuple(maker.settings['permutation'][i] for i in permutation) == tuple(
-      range(len(permutation))):
+  if maker and maker.op == 'transpose' and maker.settings['permutation'] == tuple(np.argsort(permutation)):
     return Stored(maker.inputs[0], shape)
   return walk.emit('transpose', x, shape, {'permutation': permutation})
 
 
 def pad(walk, eqn, args):
+  """PAD, with zeros."""
   x, config = walk.stored(args[0], eqn), eqn.params['padding_config']
-  if any(low < 0 or high < 0 or inner for low, high, inner in config) or np.any(np.asarray(args[1]) != 0):
+  if any(min(sides) < 0 or sides[2] for sides in config) or any(config[0]) or np.any(np.asarray(args[1]) != 0):
     raise walk.refusal(eqn, 'wanted zeros around the image')
   return pad_by(walk, x, tuple((low, high) for low, high, _ in config))
 
 
 def pad_by(walk, x, padding):
+  """PAD by (before, after) on each axis."""
   shape = tuple(n + low + high for n, (low, high) in zip(x.shape, padding, strict=True))
   return walk.emit('pad', x, shape, {'padding': tuple(map(tuple, padding))})
 
 
 def cut(walk, eqn, args):
+  """SLICE."""
   p = eqn.params
   x, strides = walk.stored(args[0], eqn), p['strides'] or (1,) * len(p['start_indices'])
   return _slice(walk, eqn, x, p['start_indices'], p['limit_indices'], strides)
@@ -78,18 +84,18 @@ def _slice(walk, eqn, x, start, limit, strides):
 
 
 def split(walk, eqn, args):
+  """A SLICE for each part."""
   x, axis, sizes = walk.stored(args[0], eqn), eqn.params['axis'], eqn.params['sizes']
-  ends = np.cumsum((0, *sizes))
-  cuts = [(int(a), int(b)) for a, b in zip(ends, ends[1:])]
-  out = []
-  for a, b in cuts:
-    start = [a if j == axis else 0 for j in range(len(x.shape))]
-    limit = [b if j == axis else n for j, n in enumerate(x.shape)]
-    out.append(_slice(walk, eqn, x, start, limit, (1,)))
-  return out
+  ends = np.cumsum((0, *sizes)).tolist()
+  start = lambda a: tuple(a if j == axis else 0 for j in range(len(x.shape)))
+  limit = lambda b: tuple(b if j == axis else n for j, n in enumerate(x.shape))
+  return [_slice(walk, eqn, x, start(a), limit(b), (1,)) for a, b in zip(ends, ends[1:])]
 
 
 def concatenate(walk, eqn, args):
+  """CONCATENATION."""
+  if eqn.params['dimension'] == 0:
+    raise walk.refusal(eqn, 'it joins batches')
   parts = [walk.stored(arg, eqn) for arg in args]
   shape = walk.program.avals[eqn.outputs[0]].shape
   return Pending('concat', tuple(part.index for part in parts), shape, {'axis': eqn.params['dimension']})

@@ -49,7 +49,8 @@ def dot(walk, eqn, args):
   if len(x.shape) == 2:
     return Pending('dense', (x.index,), shape, {}, w, codes, gain, 0.)
   settings = {'strides': (1, 1), 'padding': ((0, 0), (0, 0)), 'dilation': (1, 1), 'groups': 1}
-  return Pending('conv', (x.index,), shape, settings, w, codes[None, None], gain, 0.)
+  op = 'depthwise' if x.shape[3] == 1 else 'conv'
+  return Pending(op, (x.index,), shape, settings, w, codes[None, None], gain, 0.)
 
 
 def _weight(walk, eqn, value):

@@ -2,6 +2,7 @@
 import functools
 import importlib
 import importlib.metadata
+import os
 import statistics
 import time
 from pathlib import Path
@@ -45,16 +46,27 @@ def load(package: tuple, module: str):
     EffjaxError: the package is missing or another version.
   """
   name, lowest, above = package
+  os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')  # of a library within: else it greets on stderr
   try:
     version = importlib.metadata.version(name)
     found = importlib.import_module(module)
   except ImportError as error:
-    raise EffjaxError(f"export needs {name}, which cannot be imported ({error}): pip install 'effjax[export]'") from error
+    raise EffjaxError(f"export needs {name}, which is not installed ({error}): pip install 'effjax[export]'") from error
   if not lowest <= tuple(int(part) for part in version.split('.')[:2]) < above:
     text = lambda v: '.'.join(map(str, v))
     raise EffjaxError(f'export was tried with {name} {text(lowest)} to below {text(above)}, got {version}: '
                       "pip install 'effjax[export]'")
   return found
+
+
+def require() -> None:
+  """The converter and the runtime are there, in versions that were tried: to be asked before a long training.
+
+  Raises:
+    EffjaxError: one of them is not.
+  """
+  load(CONVERTER, 'litert_converter.mlir.ir')
+  schema()
 
 
 @functools.cache

@@ -62,7 +62,8 @@ def _weighted(node: Node, scales, x):
 
 def _window(node, x, start, function):
   window, strides = ((1, *node.settings[name], 1) for name in ('window', 'strides'))
-  return jax.lax.reduce_window(x, np.float32(start), function, window, strides, ((0, 0), *node.settings['padding'], (0, 0)))
+  padding = ((0, 0), *node.settings['padding'], (0, 0))
+  return jax.lax.reduce_window(x, np.float32(start), function, window, strides, padding)
 
 
 def _average_pool(node, scales, x):

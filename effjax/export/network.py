@@ -1,5 +1,6 @@
 """The integer network: what the file for the device computes, as plain data."""
 import json
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -94,13 +95,13 @@ def load(path: str | Path) -> Network:
     EffjaxError: the file is missing or is not a saved network.
   """
   try:
-    with np.load(path, allow_pickle=False) as file:
-      arrays = dict(file)
+    with open(path, 'rb') as file, np.load(file, allow_pickle=False) as saved:
+      arrays = dict(saved)
     header = json.loads(arrays['header'].tobytes())
     nodes = [_node(fields, {name: arrays.get(f'{name}_{i}') for name in ARRAYS})
              for i, fields in enumerate(header['nodes'])]
     return Network(tuple(map(_tensor, header['inputs'])), tuple(nodes), tuple(header['outputs']))
-  except (OSError, KeyError, ValueError, TypeError, EOFError) as error:
+  except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
     raise EffjaxError(f'{path} is not a saved network ({type(error).__name__}: {error}): export it again') from error
 
 
@@ -111,7 +112,8 @@ def _tensor(fields: Sequence) -> Tensor:
 
 def _node(fields, arrays):
   node = Node(*fields)
-  return node._replace(inputs=tuple(node.inputs), output=_tensor(node.output), settings=_tuples(node.settings), **arrays)
+  return node._replace(inputs=tuple(node.inputs), output=_tensor(node.output), settings=_tuples(node.settings),
+                       **arrays)
 
 
 def _tuples(value):

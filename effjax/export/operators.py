@@ -2,6 +2,7 @@
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from effjax.export import kernels, layouts, linear
@@ -17,18 +18,25 @@ def concrete(eqn, args):
   held = [arg for arg in args if isinstance(arg, Kernel)]
   plain = lambda field: [getattr(arg, field) if isinstance(arg, Kernel) else arg for arg in args]
   with jax.ensure_compile_time_eval():
-    if len(held) == 1 and (eqn.name in _LAYOUT or _identity(eqn, args)):
+    if len(held) == 1 and _identity(eqn, args):
+      return held
+    if len(held) == 1 and eqn.name in _LAYOUT:
       parts = {field: np.asarray(execute(eqn, plain(field))[0]) for field in ('value', 'codes', 'scale')}
       return [held[0]._replace(**parts)]
     return list(execute(eqn, plain('value')))
 
 
 def _identity(eqn, args):
-  """True for a conversion to the same type and for a multiplication by 1."""
+  """True for a conversion to another floating point type and for a multiplication by 1."""
   if eqn.name == 'convert_element_type':
-    return eqn.params['new_dtype'] == np.float32
+    return is_float(eqn.params['new_dtype'])
   others = [arg for arg in args if not isinstance(arg, Kernel)]
   return eqn.name == 'mul' and len(others) == 1 and bool(np.all(np.asarray(others[0]) == 1))
+
+
+def is_float(dtype) -> bool:
+  """True for the floating point types, bfloat16 among them."""
+  return bool(jnp.issubdtype(dtype, jnp.floating))
 
 
 def store(walk, pending: Pending, tensor: Tensor, eqn) -> Stored:
@@ -37,7 +45,7 @@ def store(walk, pending: Pending, tensor: Tensor, eqn) -> Stored:
   settings = {name: value for name, value in pending.settings.items() if name not in ('result', 'order')}
   made = tuple(settings.pop('made', pending.shape))
   if not pending.linear and abs(float(np.max(pending.gain)) - 1) > 1e-6:
-    raise walk.refusal(eqn, f'{tensor.name!r} is {float(np.max(pending.gain)):.6g} times a {pending.op}: wanted 1 times')
+    raise walk.refusal(eqn, f'{tensor.name!r} is {np.max(pending.gain):.6g} times a {pending.op}: wanted 1 times')
   name = kernels.activation(pending.low, pending.high, tensor)
   if name is None:
     raise walk.refusal(eqn, f'{tensor.name!r} is clipped to [{pending.low:.6g}, {pending.high:.6g}]: wanted '
@@ -58,8 +66,8 @@ def _check_ratios(walk, eqn, node, sources):
   ratio = product * scales / node.output.scale
   smallest = 2. ** (-10 if node.op == 'add' else -31)
   if not (ratio.min() >= smallest and ratio.max() < 2. ** 8):
-    raise walk.refusal(eqn, f'{node.output.name!r}: input scale * weight scale / output scale is between {ratio.min():.3g} '
-                            f'and {ratio.max():.3g}, wanted {smallest:.3g} to 256: widen its range')
+    raise walk.refusal(eqn, f'{node.output.name!r}: input scale * weight scale / output scale is between '
+                            f'{ratio.min():.3g} and {ratio.max():.3g}, wanted {smallest:.3g} to 256: widen its range')
   if node.op == 'concat' and len({(s.scale, s.zero_point) for s in (*sources, node.output)}) > 1:
     raise walk.refusal(eqn, f'{node.output.name!r} joins tensors of different ranges '
                             f'{sorted({s.name for s in sources})}: give them one range')
@@ -71,8 +79,8 @@ def affine(walk, eqn, args):
   if len(varying) == 2:
     return _pair(walk, eqn, args)
   value = args[varying[0]]
-  other = np.asarray(next((a.value if isinstance(a, Kernel) else a for i, a in enumerate(args) if i not in varying), -1.),
-                     np.float64)
+  other = next((arg for i, arg in enumerate(args) if i not in varying), -1.)
+  other = np.asarray(other.value if isinstance(other, Kernel) else other, np.float64)
   if eqn.name == 'div' and (varying[0] == 1 or not other.all()):
     raise walk.refusal(eqn, 'wanted a divisor that is a constant other than 0')
   if eqn.name in ('mul', 'div', 'neg'):
@@ -83,14 +91,15 @@ def affine(walk, eqn, args):
 
 
 def _folded(walk, eqn, value, factor, term):
+  """`value * factor + term`: value itself if it is the identity, 0 if factor is (an operator not chosen), or folded."""
   if not np.any(factor):
     return np.zeros(value.shape, np.float32) + np.asarray(term, np.float32)
   if np.all(factor == 1) and not np.any(term):
     return value
   if isinstance(value, Stored):
     made = walk.tensors(value)
-    raise walk.refusal(eqn, f'{made.name!r} is integers already: a constant folds only into a convolution or dot product '
-                            'right before it')
+    raise walk.refusal(eqn, f'{made.name!r} is integers already: a constant folds only into a convolution or dot '
+                            'product right before it')
   if value.op == 'pool_sum':
     return _averaged(walk, eqn, value, factor)
   for step, operand, neutral in ((kernels.scaled, factor, 1), (kernels.shifted, term, 0)):
@@ -123,9 +132,7 @@ def clamp(walk, eqn, args):
   name = kernels.activation(low, high, made)
   if name is None:
     raise walk.refusal(eqn, f'{made.name!r} is clipped to [{low:.6g}, {high:.6g}]: wanted relu, relu6 or [-1, 1]')
-  if not name:
-    return value
-  return _activated(walk, value, name)
+  return _activated(walk, value, name) if name else value
 
 
 def _activated(walk, value, name):
@@ -134,11 +141,13 @@ def _activated(walk, value, name):
   chain = [walk.nodes[value.index - first]] if value.index >= first else []
   while chain and chain[-1].op in ('max_pool', 'reshape', 'transpose', 'pad') and chain[-1].inputs[0] >= first:
     chain.append(walk.nodes[chain[-1].inputs[0] - first])
-  if not chain or chain[-1].activation or (len(chain) == 1 and chain[0].op != 'average_pool') or chain[-1].op == 'concat':
+  alone = len(chain) == 1 and chain[0].op != 'average_pool'
+  if not chain or alone or chain[-1].activation or chain[-1].op == 'concat':
     out = walk.emit('clamp', value, value.shape, {})
     walk.nodes[-1] = walk.nodes[-1]._replace(activation=name)
     return out
-  renamed = lambda node: node._replace(output=node.output._replace(name=f'{node.output.name}/{name}'))
+  rename = lambda tensor: tensor._replace(name=walk.unused(f'{tensor.name}/{name}'))
+  renamed = lambda node: node._replace(output=rename(node.output))
   out = walk.append(renamed(chain[-1])._replace(activation=name))
   for node in reversed(chain[:-1]):
     out = walk.append(renamed(node)._replace(inputs=(out.index,)))
@@ -146,6 +155,7 @@ def _activated(walk, value, name):
 
 
 def mean(walk, eqn, args):
+  """MEAN, once the sum is divided by the number of its terms."""
   x, axes = walk.stored(args[0], eqn), tuple(eqn.params['axes'])
   count = math.prod(x.shape[i] for i in axes)
   shape = walk.program.avals[eqn.outputs[0]].shape
@@ -161,7 +171,8 @@ def pool(walk, eqn, args):
   flat = len(x.shape) == 4 and window[0] == window[3] == strides[0] == strides[3] == 1
   plain = all(d == 1 for d in (*p['base_dilation'], *p['window_dilation']))
   padding = tuple(map(tuple, padding))
-  if not (flat and plain and padding[1:3] in (layouts.same_padding(x.shape[1:3], window[1:3], strides[1:3]), ((0, 0), (0, 0)))):
+  same = layouts.same_padding(x.shape[1:3], window[1:3], strides[1:3])
+  if not (flat and plain and padding[1:3] in (same, ((0, 0), (0, 0)))):
     raise walk.refusal(eqn, f'wanted a 2-D NHWC window with SAME or VALID padding, got {window} with {padding}')
   settings = {'window': window[1:3], 'strides': strides[1:3], 'padding': padding[1:3]}
   shape = walk.program.avals[eqn.outputs[0]].shape
@@ -180,6 +191,9 @@ def _averaged(walk, eqn, value, factor):
 
 
 def same(walk, eqn, args):
+  """What changes nothing for integers."""
+  if eqn.name == 'convert_element_type' and not is_float(eqn.params['new_dtype']):
+    raise walk.refusal(eqn, f'to {np.dtype(eqn.params["new_dtype"])}: wanted floating point')
   return list(args)
 
 
@@ -191,4 +205,5 @@ HANDLERS = {
     **dict.fromkeys(('reshape', 'squeeze', 'expand_dims', 'broadcast_in_dim'), layouts.reshape),
     'transpose': layouts.transpose, 'pad': layouts.pad, 'slice': layouts.cut, 'split': layouts.split,
     'concatenate': layouts.concatenate,
-    **dict.fromkeys(('convert_element_type', 'copy', 'copy_p', 'reduce_precision', 'optimization_barrier', 'name'), same)}
+    **dict.fromkeys(('convert_element_type', 'copy', 'copy_p', 'reduce_precision', 'optimization_barrier', 'name'),
+                    same)}

@@ -16,8 +16,9 @@ _LANES = 8  # channels that the int4 depthwise kernel rounds together
 def simulate(network: Network, x: Images | tuple[Images, ...], *, codes: bool = False, collect: bool = False):
   """The network's outputs for real inputs: those of LiteRT's default kernels on x86, code for code.
 
-  Accumulators are exact integers. int8 kernels (XNNPACK) round `float32(acc) * float32(s_in s_w / s_out)` to the nearest,
-  ties to even; int4 convolutions multiply by a 31-bit fixed-point number and round twice (gemmlowp).
+  Accumulators are exact integers. int8 kernels (XNNPACK) round `float32(acc) * float32(s_in s_w / s_out)` to the
+  nearest, ties to even. int4 convolutions multiply by a 31-bit fixed-point number and round twice, ties up; in the last
+  `channels mod 8` channels of an int4 depthwise convolution the second rounding is away from zero.
 
   Args:
     network: from `effjax.export.finalize`.
@@ -56,7 +57,8 @@ def _stored(tensor, rounded, activation=''):
 
 def _float_rounding(node, acc, multiplier):
   """XNNPACK: one multiplication in float32, ties to even."""
-  return _stored(node.output, jnp.round(acc.astype(jnp.float32) * jnp.asarray(multiplier, jnp.float32)), node.activation)
+  rounded = jnp.round(acc.astype(jnp.float32) * jnp.asarray(multiplier, jnp.float32))
+  return _stored(node.output, rounded, node.activation)
 
 
 def _weighted(node, sources, x):
@@ -87,8 +89,8 @@ def _fixed_rounding(acc, multiplier, exponent, away):
   """gemmlowp: the high word of `2 acc multiplier`, rounded, then shifted right, ties up or (`away`) away from zero."""
   shift = np.maximum(-exponent, 0)
   high = _doubling_high_product(acc << np.maximum(exponent, 0), multiplier)
-  threshold = jnp.asarray((1 << shift) >> 1, jnp.int32) - (jnp.asarray(away & (shift > 0)) & (high < 0)).astype(jnp.int32)
-  return (high + threshold) >> shift
+  half = jnp.asarray((1 << shift) >> 1, jnp.int32)
+  return (high + half - (jnp.asarray(away & (shift > 0)) & (high < 0)).astype(jnp.int32)) >> shift
 
 
 def _doubling_high_product(a, b):
@@ -112,10 +114,10 @@ def _linear(node, x, codes):
   """In float32 while no partial sum can reach 2^24; larger codes in two parts."""
   if 255 * np.abs(codes).reshape(-1, codes.shape[-1]).sum(0).max() < _EXACT:
     return _float_linear(node, x.astype(jnp.float32), jnp.asarray(codes, jnp.float32)).astype(jnp.int32)
-  if np.abs(codes).max() <= 1:
+  factor = next((f for f in (16, 4, 2) if np.abs(codes).max() > f // 2), None)
+  if factor is None:
     raise EffjaxError(f'simulate: {node.output.name!r} sums over {codes[..., 0].size} inputs, too many to be exact')
-  high = codes >> 4 if np.abs(codes).max() > 8 else codes >> 1
-  factor = 16 if np.abs(codes).max() > 8 else 2
+  high = np.rint(codes / factor).astype(np.int32)
   return factor * _linear(node, x, high) + _linear(node, x, codes - factor * high)
 
 
@@ -150,14 +152,14 @@ def _mean(node, sources, x):
 
 
 def _window(node, x, start, function):
-  window, strides, padding = ((1, *node.settings[name], 1) for name in ('window', 'strides', 'padding'))
+  window, strides = ((1, *node.settings[name], 1) for name in ('window', 'strides'))
   padding = ((0, 0), *node.settings['padding'], (0, 0))
   return jax.lax.reduce_window(x, np.int32(start), function, window, strides, padding)
 
 
 def _average_pool(node, sources, x):
   """Averages of the stored integers, ties away from zero; what lies outside the image does not count."""
-  total, count = (_window(node, q, 0, jax.lax.add) for q in (x[0], jnp.ones_like(x[0])))
+  total, count = (_window(node, q, 0, jax.lax.add) for q in (x[0], jnp.ones_like(x[0][:1, ..., :1])))
   return _clipped(node, jnp.sign(total) * ((2 * jnp.abs(total) + count) // (2 * count)))
 
 
@@ -170,6 +172,10 @@ def _clipped(node, x):
   return _stored(node.output, (x - node.output.zero_point).astype(jnp.float32), node.activation)
 
 
+def _slice(node, sources, x):
+  return x[0][(slice(None), *map(slice, node.settings['start'][1:], node.settings['limit'][1:]))]
+
+
 KERNELS = {
     'conv': _weighted, 'depthwise': _weighted, 'dense': _weighted, 'add': _add, 'mul': _mul, 'mean': _mean,
     'concat': lambda node, sources, x: jnp.concatenate(x, node.settings['axis']),
@@ -177,6 +183,6 @@ KERNELS = {
     'average_pool': _average_pool,
     'reshape': lambda node, sources, x: x[0].reshape(-1, *node.settings['shape']),
     'transpose': lambda node, sources, x: x[0].transpose(node.settings['permutation']),
-    'slice': lambda node, sources, x: x[0][(slice(None), *map(slice, node.settings['start'][1:], node.settings['limit'][1:]))],
+    'slice': _slice,
     'pad': lambda node, sources, x: jnp.pad(x[0], node.settings['padding'], constant_values=sources[0].zero_point),
     'clamp': lambda node, sources, x: _clipped(node, x[0])}

@@ -47,7 +47,8 @@ class Report(NamedTuple):
   def to_dict(self) -> dict[str, Any]:
     """Plain numbers, strings, lists and dictionaries."""
     rows = [row._asdict() for row in self.tensors]
-    return self._asdict() | {'audit_problems': list(self.audit_problems), 'builtin': self.builtin._asdict(), 'tensors': rows}
+    problems = list(self.audit_problems)
+    return self._asdict() | {'audit_problems': problems, 'builtin': self.builtin._asdict(), 'tensors': rows}
 
 
 def verify(path: str | Path, network: Network, inputs: np.ndarray | tuple) -> Report:
@@ -122,5 +123,5 @@ def _rows(content, network, codes, tensors):
     name = node.output.name
     if name in got[True]:
       pair = [agreement([tensors[name]], [got[kind][name]]) for kind in (True, False)]
-      rows.append(Row(name, node.op, node.bits, *(value for a in pair for value in (a.codes_equal, a.max_code_difference))))
+      rows.append(Row(name, node.op, node.bits, *(x for a in pair for x in (a.codes_equal, a.max_code_difference))))
   return tuple(rows)

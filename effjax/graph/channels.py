@@ -7,7 +7,6 @@ connected component that reaches no input, output or unsupported operation is a 
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
@@ -58,6 +57,7 @@ def channels(fn: Callable, params: PyTree, *args: PyTree) -> Channels:
     fn: any JAX function, in inference mode; constants that it closes over (BatchNorm statistics) are cut too.
     params, args: arrays or `jax.ShapeDtypeStruct`s.
 
+  >>> import jax
   >>> fn = lambda p, x: jax.nn.relu(x @ p['a']) @ p['b']
   >>> found = channels(fn, {'a': jnp.ones((3, 4)), 'b': jnp.ones((4, 2))}, jnp.ones((1, 3)))
   >>> found.size, found.members['a'][1], found.consumers
@@ -151,7 +151,8 @@ def gate(found: Channels, params: PyTree, z: Float[Array, ' n']) -> PyTree:
 def check_length(found: Channels, keep: Array) -> Array:
   """`keep`, if it has one entry per channel."""
   if jnp.shape(keep) != (found.size,):
-    raise EffjaxError(f'channels: a keep mask of shape {jnp.shape(keep)}, wanted ({found.size},): one entry per channel')
+    raise EffjaxError(f'channels: a keep mask of shape {jnp.shape(keep)}, wanted ({found.size},): '
+                      'one entry per channel')
   return keep
 
 

@@ -1,8 +1,7 @@
 """One row per convolution and matrix product: what costs are computed from, differentiable in keep, bits and choice."""
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -53,10 +52,11 @@ def profile(fn: Callable, params: PyTree, *args: PyTree) -> Profile:
   Args:
     fn, params, args: as for `channels`, whose channels the rows speak of.
 
+  >>> import jax
   >>> fn = lambda p, x: jax.nn.relu(x @ p['a']) @ p['b']
   >>> found = profile(fn, {'a': jnp.ones((3, 4)), 'b': jnp.ones((4, 2))}, jnp.ones((1, 3)))
-  >>> [(row.path, row.kind, int(macs(row))) for row in found.rows]
-  [('a', 'dense', 12), ('b', 'dense', 8)]
+  >>> [(row.path, row.kind) for row in found.rows], macs(found.rows)
+  ([('a', 'dense'), ('b', 'dense')], Array([12.,  8.], dtype=float32))
   """
   found = label(fn, params, *args)
   guards = _guards(found)
@@ -69,24 +69,38 @@ def profile(fn: Callable, params: PyTree, *args: PyTree) -> Profile:
   return Profile(rows, _buffers(program, axes, guards, names), leaves)
 
 
-def entries(axes: Axes, keep: Float[Array, ' n'] | None = None) -> Float[Array, '']:
-  """How many entries an array has, those of channel c counted `keep[c]` times: `prod_axis sum_entry keep`."""
-  total = jnp.float32(1.)
-  for axis in axes:
-    if keep is None or (axis < 0).all():
-      total = total * len(axis)
-    else:
-      total = total * jnp.where(axis >= 0, keep[np.maximum(axis, 0)].astype(jnp.float32), 1.).sum()
+def entries(shapes: Sequence[Axes], keep: Float[Array, ' n'] | None = None) -> Float[Array, ' rows']:
+  """How many entries each array has, those of channel c counted `keep[c]` times: `prod_axis sum_entry keep`.
+
+  All sums are one matrix product, so that the costs of a large network stay a small program.
+  """
+  distinct: dict[bytes, int] = {}
+  rows = [[distinct.setdefault(axis.tobytes(), len(distinct)) for axis in axes] for axes in shapes]
+  always, times = _counted([np.frombuffer(key, np.int64) for key in distinct], 0 if keep is None else len(keep))
+  sums = jnp.asarray(always) if keep is None else jnp.asarray(always) + jnp.asarray(times) @ keep.astype(jnp.float32)
+  sums = jnp.append(sums, jnp.ones((), jnp.float32))
+  total = jnp.ones(len(rows), jnp.float32)
+  for place in range(max(map(len, rows), default=0)):
+    total = total * sums[np.array([row[place] if place < len(row) else -1 for row in rows])]
   return total
 
 
-def macs(row: Row, keep: Float[Array, ' n'] | None = None) -> Float[Array, '']:
-  """Multiply-accumulates of one row; biases, normalisation, activations and pooling are not counted."""
-  return row.repeats * entries(row.macs_axes, keep)
+def macs(rows: Sequence[Row], keep: Float[Array, ' n'] | None = None) -> Float[Array, ' rows']:
+  """Multiply-accumulates of each row; biases, normalisation, activations and pooling are not counted."""
+  return jnp.asarray([row.repeats for row in rows], jnp.float32) * entries([row.macs_axes for row in rows], keep)
+
+
+def _counted(axes, n):
+  """For each axis, how many entries are always there, and how many belong to each of the n channels."""
+  always = np.array([(axis < 0).sum() if n else len(axis) for axis in axes], np.float32)
+  times = np.zeros((len(axes), n), np.float32)
+  for i, axis in enumerate(axes if n else ()):
+    np.add.at(times[i], axis[axis >= 0], 1.)
+  return always, times
 
 
 def _row(program: Program, eqn: Eqn, axes: Callable[[Var], Axes], guards, names) -> Row:
-  lhs, rhs = [v for v in eqn.inputs]
+  lhs, rhs = eqn.inputs
   read = lambda v: axes(v) if not isinstance(v, Const) else tuple(np.full(n, -1) for n in np.shape(v.value))
   weight = rhs if isinstance(rhs, Const) or rhs in names else lhs
   data = lhs if weight is rhs else rhs

@@ -194,7 +194,7 @@ def _is_zero(v):
   return v.known is not None and not np.any(v.known)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _at(primitive, params, values):
   """An elementwise primitive at scalars."""
   with jax.ensure_compile_time_eval():

@@ -239,7 +239,7 @@ def _split(p, args, shape, kept):
 
 def _pad(p, args, shape, kept):
   config = list(p['padding_config'])
-  for axis, (low, high, inner) in enumerate(config):
+  for axis, (low, _, inner) in enumerate(config):
     if not kept(0, axis).all():
       if inner:
         raise EffjaxError('shrink: interior padding of an axis that loses channels is not supported: pin it')

@@ -15,9 +15,10 @@ from effjax.tree import PyTree
 
 CLAMPS = frozenset({'max', 'min', 'clamp'})
 AFFINE = frozenset({'add', 'add_any', 'sub', 'mul', 'div', 'neg'})
-LAYOUT = frozenset({'reshape', 'transpose', 'squeeze', 'expand_dims', 'broadcast_in_dim', 'slice', 'split', 'pad', 'rev',
-                    'dynamic_slice', 'gather', 'reduce_window_max', 'reduce_window_sum', 'reduce_max'})
-SAME = frozenset({'convert_element_type', 'copy', 'copy_p', 'reduce_precision', 'optimization_barrier', 'name', 'select_n'})
+LAYOUT = frozenset({'reshape', 'transpose', 'squeeze', 'expand_dims', 'broadcast_in_dim', 'slice', 'split', 'pad',
+                    'rev', 'dynamic_slice', 'gather', 'reduce_window_max', 'reduce_window_sum', 'reduce_max'})
+SAME = frozenset({'convert_element_type', 'copy', 'copy_p', 'reduce_precision', 'optimization_barrier', 'name',
+                  'select_n'})
 
 
 class Tap(NamedTuple):
@@ -168,7 +169,7 @@ class _Finder:
   def visit(self, eqn: Eqn) -> _State:
     """The state of the results of an equation that reads activations."""
     read = [v for v in eqn.inputs if not isinstance(v, Const) and v in self.states]
-    last = self.states[max(read)]
+    last = self.latest(read)
     kind = self.kind(eqn, read)
     if kind is None and last.status == 'pending' and self.readers[read[0]] == 1 and self.fuses(eqn, last.kind):
       return last
@@ -177,7 +178,7 @@ class _Finder:
     for v in read:
       if kind or self.states[v].status == 'pending':
         self.store(v)
-    last = self.states[max(read)]
+    last = self.latest(read)
     if kind:
       return _State('pending', self.name(eqn, last.name, kind), kind)
     if self.keeps(eqn, last):
@@ -185,6 +186,11 @@ class _Finder:
     if eqn.name in AFFINE and len(read) == 1 and not (eqn.name == 'div' and eqn.inputs[0] != read[0]):
       return _State('pending', f'{last.name}/affine', 'affine')
     return _State('float', f'{last.name}/{eqn.name}', eqn.name)
+
+  def latest(self, read):
+    """The state of the operand that was computed last: it gives its name to the result."""
+    made = lambda v: self.states[v].tap if self.states[v].status == 'codes' else v
+    return self.states[max(read, key=made)]
 
   def kind(self, eqn, read):
     """The integer kernel that an equation starts, if it starts one."""

@@ -5,4 +5,5 @@ from effjax.quantize.lsq import codes, lsq
 from effjax.quantize.lsq_plus import lsq_plus
 from effjax.quantize.mixed_bits import mixed_bits
 
-__all__ = ['RANGES', 'WEIGHTS', 'Aware', 'Deployed', 'activations', 'aware', 'deployed', 'codes', 'lsq', 'lsq_plus', 'mixed_bits']
+__all__ = ['RANGES', 'WEIGHTS', 'Aware', 'Deployed', 'activations', 'aware', 'codes', 'deployed', 'lsq', 'lsq_plus',
+           'mixed_bits']

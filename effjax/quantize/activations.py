@@ -10,7 +10,7 @@ from effjax.tree import PyTree
 
 
 def activations(fn: Callable, params: PyTree, *args: PyTree,
-                quantizer: ActivationQuantizer = lsq_plus()) -> tuple[Callable, dict[str, Any]]:
+                quantizer: ActivationQuantizer | None = None) -> tuple[Callable, dict[str, Any]]:
   """`(fn_q, ranges)`: `fn_q(ranges, params, *args)` is `fn` with a quantizer at each tap of `effjax.graph.taps`.
 
   `ranges = {range of a tap: phi}` is a pytree to train beside the weights. What is taken out of it stays float.
@@ -18,13 +18,14 @@ def activations(fn: Callable, params: PyTree, *args: PyTree,
   Args:
     fn: any JAX function whose first argument is a tree of parameters, in training or inference mode.
     args: a batch of real data: the ranges start from the activations that it gives.
-    quantizer: what stands at each tap.
+    quantizer: what stands at each tap; None is `lsq_plus()`.
 
   >>> import jax.numpy as jnp
   >>> fn_q, ranges = activations(lambda p, x: x @ p['fc']['w'], {'fc': {'w': jnp.eye(2)}}, jnp.ones((1, 2)))
   >>> sorted(ranges), fn_q(ranges, {'fc': {'w': jnp.eye(2)}}, jnp.array([[.5, 9.]]))
   (['fc', 'input'], Array([[0.49803925, 1.        ]], dtype=float32))
   """
+  quantizer = quantizer or lsq_plus()
   names = sorted({tap.range for tap in taps(fn, params, *args)})
 
   @jax.jit

@@ -2,8 +2,6 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import jax
-
 from effjax import reparam
 from effjax.errors import EffjaxError
 from effjax.graph.profile import profile
@@ -30,26 +28,26 @@ class Aware(NamedTuple):
 
 
 class Deployed(NamedTuple):
-  """What is fixed once training is over: weights = codes * scales, their facts by path, (scale, zero point, bits) by tap."""
+  """What is fixed once training is over: weights = codes * scales, facts by path, (scale, zero point, bits) by tap."""
   weights: PyTree
   facts: dict[Path, Fact]
   ranges: dict[str, tuple[float, int, int]]
 
 
 def aware(fn: Callable, params: PyTree, *args: PyTree, bits: int | Mapping[Path, int] = 8,
-          quantizer: ActivationQuantizer = lsq_plus()) -> Aware:
+          quantizer: ActivationQuantizer | None = None) -> Aware:
   """`fn` with every convolution's and product's weight on a learned grid, and every activation that is stored, too.
 
   Args:
     fn: any JAX function in inference mode (BatchNorm with running statistics: it folds exactly, later).
     params, args: its parameters and a batch of real data, which the ranges start from.
     bits: of all weights, or by path; a kernel that is not named gets 8.
-    quantizer: of the activations.
+    quantizer: of the activations; None is `lsq_plus()`.
 
   Raises:
     EffjaxError: a path in `bits` that feeds no convolution or product.
 
-  >>> import jax.numpy as jnp
+  >>> import jax, jax.numpy as jnp
   >>> found = aware(lambda p, x: x @ p['w'], {'w': jnp.eye(2)}, jnp.ones((1, 2)), bits=4)
   >>> slots = found.reparam.init(jax.random.key(0), found.params)
   >>> sorted(slots.phi[0]), found.apply(found.reparam.apply(*slots, None), jnp.ones((1, 2))).shape
@@ -60,6 +58,7 @@ def aware(fn: Callable, params: PyTree, *args: PyTree, bits: int | Mapping[Path,
   if strange := sorted(set(named) - kernels):
     raise EffjaxError(f'aware: bits are given for {strange}, which feed no convolution or product: '
                       f'wanted some of {sorted(kernels)}')
+  quantizer = quantizer or lsq_plus()
   quantized, ranges = activations(fn, params, *args, quantizer=quantizer)
   apply = lambda both, *args: quantized(both[RANGES], both[WEIGHTS], *args)
   return Aware(fn, apply, {WEIGHTS: params, RANGES: ranges}, _lsq(named), quantizer)

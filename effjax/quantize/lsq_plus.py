@@ -36,7 +36,8 @@ def lsq_plus(bits: int = 8) -> ActivationQuantizer:
       d/dscale = g (round(x / s) - x / s) inside, g (qmin - z) below, g (qmax - z) above
       d/doffset = 0 inside, -g s outside
 
-  `init` takes the range, of 25 shrunk from the samples' smallest and largest value, of least squared error (section 3.2).
+  `init` takes, of 25 ranges shrunk from the samples' smallest and largest value, that of least squared error
+  (section 3.2).
   The scale is floored at 1e-6 in the forward pass; its derivative passes, so that it can recover.
 
   Differs from the paper: the learned offset is the zero point in codes (`beta = -s z`), rounded with a

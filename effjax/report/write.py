@@ -16,8 +16,8 @@ CAPTIONS = {
     'layers.png': 'Bits and kept channels of each layer'}
 
 
-def claim(run_dir: str | os.PathLike) -> pathlib.Path:
-  """A new folder for a run; an empty one will do.
+def free(run_dir: str | os.PathLike) -> pathlib.Path:
+  """The folder for a new run: one that does not exist yet, or an empty one. Nothing is made.
 
   Raises:
     EffjaxError: it holds anything, or is a file.
@@ -29,7 +29,6 @@ def claim(run_dir: str | os.PathLike) -> pathlib.Path:
   if found:
     raise EffjaxError(f'run folder {str(folder)!r} holds another run (found {", ".join(found[:5])}): choose another '
                       'with --out, or continue that run with --resume')
-  folder.mkdir(parents=True, exist_ok=True)
   return folder
 
 

@@ -3,7 +3,7 @@ from effjax.train.budgets import Budget, Controller, Multipliers, augmented_lagr
 from effjax.train.checkpoint import latest_step, restore, save
 from effjax.train.evaluate import accuracy, reestimate
 from effjax.train.fit import fit
-from effjax.train.harden import Hardened, decide, harden, smallest
+from effjax.train.harden import Hardened, decide, harden, latent, smallest
 from effjax.train.objective import Aux, Objective, cross_entropy, objective
 from effjax.train.optimizer import optimizer
 from effjax.train.parallel import compile_step

@@ -9,7 +9,7 @@ import numpy as np
 from effjax import tree
 from effjax.errors import EffjaxError
 from effjax.graph import shrink
-from effjax.graph.channels import Channels
+from effjax.graph.channels import Channels, mask
 from effjax.reparam import CHANNELS, Fact, Reparam, Slots
 from effjax.train.budgets import Budget
 from effjax.tree import Path, PyTree
@@ -19,8 +19,8 @@ class Hardened(NamedTuple):
   """fn, params: the network that was found, `fn(params, *args)`; a leaf that it does not need is None.
 
   keep: bool per channel of the supernet. choices: the entry chosen of each choice. bits: of each kernel that stays.
-  facts: the hard facts, after the budgets. costs: by name, those of the facts. dropped: channels that the gates
-  would have kept and the budgets did not allow.
+  facts: the hard facts, after the budgets. costs: by name, those of the facts. dropped: channels that are more
+  probably there than not and that the budgets did not allow.
   """
   fn: Callable
   params: PyTree
@@ -36,8 +36,8 @@ def decide(channels: Channels, reparam: Reparam, slots: Slots,
            budgets: Mapping[str, Budget]) -> tuple[dict[Path, Fact], dict[str, float], int]:
   """Hard facts that meet every budget, their costs, and how many channels had to go for that.
 
-  The most probable operator and width, the gates as deployed, at least one channel of each group. Should a cost
-  still be over its limit, the channels of lowest probability go, as few as possible.
+  The most probable operator and width; every channel that is more probably there than not, and the most probable one
+  of each group. Should a cost still be over its limit, the channels of lowest probability go, as few as possible.
 
   Raises:
     EffjaxError: even one channel per group is too much; the budget is named with the value reached.
@@ -45,11 +45,11 @@ def decide(channels: Channels, reparam: Reparam, slots: Slots,
   facts, soft = reparam.facts(slots, True), reparam.facts(slots, False)
   if CHANNELS not in facts:
     return facts, _costs(budgets, facts), 0
-  score, gates = np.asarray(soft[CHANNELS].keep), np.asarray(facts[CHANNELS].keep) > 0
+  score = np.asarray(soft[CHANNELS].keep)
   best = np.zeros(channels.size, bool)
   for group in range(channels.groups.max() + 1):
     best[max(np.flatnonzero(channels.groups == group), key=lambda c: score[c])] = True
-  wanted = gates | best
+  wanted = (score > .5) | best
   order = [c for c in np.argsort(score, kind='stable') if wanted[c] and not best[c]]
   evaluate = jax.jit(lambda keep: {n: b.cost(facts | {CHANNELS: Fact(keep=keep)}) for n, b in budgets.items()})
 
@@ -85,18 +85,24 @@ def harden(fn: Callable, channels: Channels, reparam: Reparam, slots: Slots, *ar
   >>> from effjax.reparam import chain
   >>> params = {'w': jnp.ones((2, 3))}
   >>> fn = lambda p, x: x @ p['w']
-  >>> found = harden(fn, Channels(0, {}, {}, np.array([], int), {}, ()), chain(), chain().init(None, params), jnp.ones((1, 2)))
+  >>> none, slots = Channels(0, {}, {}, np.array([], int), {}, ()), chain().init(None, params)
+  >>> found = harden(fn, none, chain(), slots, jnp.ones((1, 2)))
   >>> found.fn(found.params, jnp.ones((1, 2)))
   Array([[2., 2., 2.]], dtype=float32)
   """
   facts, costs, dropped = decide(channels, reparam, slots, budgets or {})
   choices = {path: int(np.argmax(fact.choice)) for path, fact in facts.items() if path in channels.choices}
   keep = np.asarray(facts[CHANNELS].keep) > 0 if CHANNELS in facts else np.ones(channels.size, bool)
-  latent = tree.map_at(lambda path, _: facts[path].choice, slots.theta, choices)
-  small, params = shrink(fn, latent, keep, *args, choose=choices)
+  small, params = shrink(fn, latent(channels, slots, facts), keep, *args, choose=choices)
   left = tree.leaves(params)
   bits = {path: int(fact.bits) for path, fact in facts.items() if path in left and fact.bits is not None}
   return Hardened(small, params, keep, choices, bits, facts, costs, dropped)
+
+
+def latent(channels: Channels, slots: Slots, facts: dict[Path, Fact]) -> PyTree:
+  """The supernet's own weights (theta, not quantized) with hard choices, channels that go set to zero."""
+  weights = tree.map_at(lambda path, _: facts[path].choice, slots.theta, channels.choices)
+  return mask(channels, weights, facts[CHANNELS].keep > 0) if CHANNELS in facts else weights
 
 
 def smallest(budgets: Mapping[str, Budget], channels: Channels, facts: dict[Path, Fact]) -> dict[str, float]:

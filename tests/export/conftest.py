@@ -31,7 +31,6 @@ def on_codes(params, bits):
   facts = {}
 
   def rounded(path, w):
-    facts[path] = Fact(bits=bits(path), scale=None)
     top = 2 ** (bits(path) - 1) - 1
     scale = np.maximum(np.abs(w).max(tuple(range(w.ndim - 1)), keepdims=True) / top, 1e-6).astype(np.float32)
     facts[path] = Fact(bits=bits(path), scale=scale)
@@ -45,7 +44,8 @@ def drawn(shapes, seed=0):
   random = np.random.default_rng(seed)
   draw = {'kernel': lambda s: random.normal(size=s) / np.sqrt(np.prod(s[:-1])),
           'bias': lambda s: .2 * random.normal(size=s), 'mean': lambda s: .3 * random.normal(size=s),
-          'var': lambda s: random.uniform(.3, 2, s), 'scale': lambda s: random.normal(1, .5, s) * random.choice([1, 1, -1], s)}
+          'var': lambda s: random.uniform(.3, 2, s),
+          'scale': lambda s: random.normal(1, .5, s) * random.choice([1, 1, -1], s)}
   leaf = lambda path, aval: draw[path.split('/')[-1]](aval.shape).astype(np.float32)
   return tree.map_at(leaf, shapes, list(tree.leaves(shapes)))
 
@@ -63,7 +63,8 @@ def ready():
   """`ready(module, bits=8 or a function of the path, size=12, channels=3)` for a Flax module."""
   def make(module, bits=8, size=12, channels=3, examples=32):
     x = jnp.asarray(np.random.default_rng(1).uniform(size=(examples, size, size, channels)), jnp.float32)
-    return make_ready(module.apply, drawn(jax.eval_shape(module.init, jax.random.key(1), x)), x, bits if callable(bits) else lambda _: bits)
+    params = drawn(jax.eval_shape(module.init, jax.random.key(1), x))
+    return make_ready(module.apply, params, x, bits if callable(bits) else lambda _: bits)
   return make
 
 
@@ -132,7 +133,8 @@ def shuffled(x):
 
 def padded(x):
   x = nn.relu(_norm(nn.Conv(8, (3, 3), strides=2, padding=((1, 1), (1, 1)))(x)))
-  x = jnp.pad(nn.relu(nn.Conv(8, (3, 3), padding=((2, 2), (2, 2)), kernel_dilation=2)(x)), ((0, 0), (1, 1), (1, 1), (0, 0)))
+  x = nn.relu(nn.Conv(8, (3, 3), padding=((2, 2), (2, 2)), kernel_dilation=2)(x))
+  x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
   return nn.Dense(5)(jnp.clip(nn.Conv(16, (3, 3), padding='VALID', feature_group_count=8)(x), -1, 1).mean((1, 2)))
 
 
@@ -154,5 +156,7 @@ NETS = [net(f) for f in (plain, residual, inverted_residual, separable, squeeze_
 
 
 def pytest_generate_tests(metafunc):
-  if 'module' in metafunc.fixturenames:
-    metafunc.parametrize('module', NETS, ids=lambda module: type(module).__name__)
+  """`module`: every network. `some`: two of them."""
+  for name, nets in {'module': NETS, 'some': [NETS[1], NETS[8]]}.items():
+    if name in metafunc.fixturenames:
+      metafunc.parametrize(name, nets, ids=lambda net: type(net).__name__)

@@ -23,10 +23,8 @@ def test_file_is_the_simulation_code_for_code(ready, module, mix, tmp_path):
   assert report.examples == len(given.x)
 
 
-def test_report_is_plain_data(ready, module, tmp_path):
-  if type(module).__name__ != 'residual':
-    return
-  network = ready(module).network()
+def test_report_is_plain_data(ready, some, tmp_path):
+  network = ready(some).network()
   tflite(network, tmp_path / 'model.tflite')
   report = verify(tmp_path / 'model.tflite', network, np.zeros((2, 12, 12, 3), np.float32))
   assert json.loads(json.dumps(report.to_dict()))['builtin']['argmax_agreement'] == report.builtin.argmax_agreement

@@ -123,8 +123,8 @@ def table():
   x = jax.random.normal(jax.random.key(1), (2, 8, 8, 4))
   rng = np.random.default_rng(0)
   made = {}
-  for net in (Plain(), Residual(), DenseConcat(), Shuffled(), Split(), Grouped(), Depthwise(), SqueezeExcite(), Flatten(),
-              Attention(), Transposed()):
+  for net in (Plain(), Residual(), DenseConcat(), Shuffled(), Split(), Grouped(), Depthwise(), SqueezeExcite(),
+              Flatten(), Attention(), Transposed()):
     with jax.numpy_rank_promotion('allow'), jax.numpy_dtype_promotion('standard'):
       shapes = jax.eval_shape(net.init, jax.random.key(0), x)
     fill = lambda w: jnp.asarray(.5 * np.abs(rng.normal(size=w.shape)) if len(w.shape) < 2 else

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from effjax.errors import EffjaxError
-from effjax.report.write import claim, write
+from effjax.report.write import free, write
 
 
 def test_every_file_is_there_and_the_text_refers_to_the_pictures(results, history, tmp_path):
@@ -67,19 +67,19 @@ def test_the_json_comes_last_and_nothing_is_half_written(results, history, tmp_p
   assert not (tmp_path / 'report.json').exists()
 
 
-def test_claim_makes_a_new_folder_or_takes_an_empty_one(tmp_path):
-  assert claim(tmp_path / 'a' / 'b').is_dir()
-  assert claim(tmp_path / 'a' / 'b').is_dir()
+def test_free_takes_a_new_folder_or_an_empty_one_and_makes_none(tmp_path):
+  assert not free(tmp_path / 'a' / 'b').exists()
+  assert free(tmp_path).is_dir()
 
 
-def test_claim_refuses_a_folder_in_use(tmp_path):
+def test_free_refuses_a_folder_in_use(tmp_path):
   (tmp_path / 'metrics.jsonl').touch()
   with pytest.raises(EffjaxError, match=r'holds another run \(found metrics.jsonl\): choose another with --out, or '
                      'continue that run with --resume'):
-    claim(tmp_path)
+    free(tmp_path)
 
 
-def test_claim_refuses_a_file(tmp_path):
+def test_free_refuses_a_file(tmp_path):
   (tmp_path / 'file').touch()
   with pytest.raises(EffjaxError, match='is a file: choose another folder with --out'):
-    claim(tmp_path / 'file')
+    free(tmp_path / 'file')

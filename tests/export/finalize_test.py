@@ -1,0 +1,143 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from effjax.errors import EffjaxError
+from effjax.export import finalize, simulate
+from effjax.graph.taps import taps
+from effjax.reparam import Fact
+
+X = jnp.asarray(np.random.default_rng(3).uniform(-1, 1, (16, 4)), jnp.float32)
+CODES = np.random.default_rng(4).integers(-7, 8, (4, 3)).astype(np.float32)
+SCALE = np.float32([.1, .02, .3])
+WEIGHTS = {'fc': {'kernel': CODES * SCALE}}
+FACTS = {'fc/kernel': Fact(bits=4, scale=SCALE)}
+RANGES = {'input': (.01, 3, 8), 'fc': (.02, -5, 8)}
+
+
+def build(tail, ranges=RANGES, weights=WEIGHTS, facts=FACTS, x=X):
+  return finalize(lambda p, x: tail(x @ p['fc']['kernel']), weights, facts, ranges, x)
+
+
+def test_network_is_close_to_the_float_function_whatever_the_batch(ready, module):
+  given = ready(module)
+  network = given.network()
+  exact, got = given.fn(given.weights, given.x), jax.jit(lambda x: simulate(network, x))(given.x)
+  assert float(jnp.abs(got - exact).max()) < .06 * float(jnp.abs(exact).max())
+  step = network.tensors[network.outputs[0]].scale
+  assert float(jnp.abs(got - given.quantized(given.x)).max()) < 4.1 * step
+  np.testing.assert_array_equal(jax.jit(lambda x: simulate(network, x))(given.x[:1]), got[:1])
+
+
+def test_affine_chain_is_folded_and_codes_are_untouched():
+  gain, mean, beta = np.float32([[2., -.5, 1.]]), np.float32([[.1, .2, -.3]]), np.float32([[.05, -.2, .4]])
+  node = build(lambda y: -((y - mean) * gain + beta) / 4.).nodes[0]
+  signs = np.sign(-gain[0])
+  np.testing.assert_array_equal(node.codes, CODES * signs)
+  np.testing.assert_array_equal(node.scales, np.float32(np.abs(SCALE.astype(float) * gain[0]) / 4))
+  bias = -(beta[0].astype(float) - mean[0].astype(float) * gain[0]) / 4
+  np.testing.assert_array_equal(node.bias, np.rint(bias / (np.float32(.01).astype(float) * node.scales)))
+
+
+def test_zero_gain_keeps_the_bias_and_drops_the_codes():
+  node = build(lambda y: y * np.float32([[1., 0., 1.]]) + np.float32([[0., .25, 0.]])).nodes[0]
+  assert not node.codes[:, 1].any()
+  assert node.bias[1] * node.scales[1] * .01 == pytest.approx(.25, rel=1e-4)
+
+
+def test_bias_too_large_for_the_accumulator_raises_the_scale():
+  node = build(lambda y: y * np.float32([[1e-9, 1., 1.]]) + np.float32([[1., 0., 0.]])).nodes[0]
+  assert abs(int(node.bias[0])) <= 2 ** 30
+  assert node.bias[0] * float(node.scales[0]) * .01 == pytest.approx(1., rel=1e-6)
+
+
+def test_one_hot_choice_leaves_nothing_of_the_others():
+  weights = {'a': {'kernel': CODES * SCALE}, 'b': {'kernel': CODES * SCALE}, 'p': jnp.float32([1., 0.])}
+  facts = {'a/kernel': FACTS['fc/kernel'], 'b/kernel': FACTS['fc/kernel']}
+  fn = lambda p, x: p['p'][0] * (x @ p['a']['kernel']) + p['p'][1] * (x @ p['b']['kernel'])
+  names = {'input', 'a', 'b', 'b/add'}
+  network = finalize(fn, weights, facts, dict.fromkeys(names, (.02, 0, 8)), X)
+  assert [node.output.name for node in network.nodes] == ['a']
+
+
+def test_broadcast_scale_and_kernel_in_another_layout():
+  weights = {'fc': {'kernel': (CODES * SCALE).T.copy()}}
+  facts = {'fc/kernel': Fact(bits=4, scale=SCALE[:, None])}
+  network = finalize(lambda p, x: x @ p['fc']['kernel'].T, weights, facts, RANGES, X)
+  np.testing.assert_array_equal(network.nodes[0].codes, CODES)
+  np.testing.assert_array_equal(network.nodes[0].scales, SCALE)
+
+
+def test_shapes_are_enough_and_inputs_may_be_several():
+  weights, facts = {name: {'kernel': CODES * SCALE} for name in 'ab'}, {}
+  facts = {f'{name}/kernel': FACTS['fc/kernel'] for name in 'ab'}
+  fn = lambda p, left, right: jax.nn.relu(left @ p['a']['kernel'] + right @ p['b']['kernel'])
+  ranges = dict.fromkeys(('input', 'input_1', 'a', 'b', 'b/add'), (.02, -128, 8))
+  network = finalize(fn, weights, facts, ranges, *[jax.ShapeDtypeStruct((7, 4), jnp.float32)] * 2)
+  assert [tensor.name for tensor in network.inputs] == ['input', 'input_1']
+  assert simulate(network, (X, X)).shape == (16, 3)
+
+
+REFUSED = {
+    'sigmoid': (jax.nn.sigmoid, 'logistic in .* cannot run on integers: no such kernel'),
+    'constant on integers': (lambda y: jnp.concatenate([y, y], -1) + 1., "'fc/concat' is integers already: a constant"),
+    'batchnorm after relu': (lambda y: jax.nn.relu(y) * np.float32([[1., 2., 3.]]),
+                             'a factor per channel after the activation: move BatchNorm before it'),
+    'odd clip': (lambda y: jnp.clip(y, -.3, .7), r"'fc' is clipped to \[-0.3, 0.7\]: wanted relu"),
+    'two operands': (lambda y: y / (y * y), 'div in .* both operands depend on the input'),
+    'factor within a channel': (lambda y: y.reshape(-1, 3, 1) * np.float32([[[1.], [2.], [3.]]]),
+                                'is integers already'),
+    'to integers': (lambda y: y.astype(jnp.int32).astype(jnp.float32), 'to int32: wanted floating point'),
+    'batch moved': (lambda y: y.T.reshape(3, -1).T, r'is transposed by \(1, 0\): the batch must stay axis 0'),
+}
+
+
+@pytest.mark.parametrize('case', REFUSED)
+def test_what_has_no_integer_kernel_is_refused_by_name(case):
+  tail, message = REFUSED[case]
+  fn = lambda p, x: tail(x @ p['fc']['kernel'])
+  ranges = dict.fromkeys({tap.range for tap in taps(fn, WEIGHTS, X)}, (.02, -5, 8))
+  with pytest.raises(EffjaxError, match=message):
+    finalize(fn, WEIGHTS, FACTS, ranges, X)
+
+
+def test_double_quantization_is_refused_and_the_same_range_twice_is_not():
+  tail = lambda y: jnp.concatenate([y, y], -1) + jnp.zeros((1, 6))
+  ranges = {'input': (.01, 3, 8), 'fc/concat': (.02, -5, 8), 'fc/concat/affine': (.03, -5, 8)}
+  with pytest.raises(EffjaxError, match="tap 'fc/concat/affine' rounds 'fc/concat' a second time, with another range"):
+    build(tail, ranges)
+  assert build(tail, ranges | {'fc/concat/affine': (.02, -5, 8)}).outputs
+
+
+def test_mistakes_in_ranges_are_named():
+  plain = lambda y: y
+  with pytest.raises(EffjaxError, match="no range for tap 'fc': quantize it"):
+    build(plain, {'input': RANGES['input']})
+  with pytest.raises(EffjaxError, match=r"range 'head' belongs to no tap of the function: choose from \['fc', 'in"):
+    build(plain, RANGES | {'head': (.1, 0, 8)})
+  with pytest.raises(EffjaxError, match="range 'fc' has 4 bits, wanted 8"):
+    build(plain, RANGES | {'fc': (.1, 0, 4)})
+  for bad in ((.1, 3.5, 8), (0., 0, 8), (.1, 200, 8), (float('nan'), 0, 8)):
+    with pytest.raises(EffjaxError, match="range 'fc' has scale .* wanted a positive scale and an integer"):
+      build(plain, RANGES | {'fc': bad})
+  with pytest.raises(EffjaxError, match="'fc': input scale .* output scale is between .* widen its range"):
+    build(plain, RANGES | {'fc': (1e-6, 0, 8)})
+
+
+def test_mistakes_in_weights_are_named():
+  plain = lambda y: y
+  with pytest.raises(EffjaxError, match="its kernel 'fc/kernel' has no fact"):
+    build(plain, facts={})
+  with pytest.raises(EffjaxError, match="'fc/kernel' is not codes times scale .* pass the weights as deployed"):
+    build(plain, weights={'fc': {'kernel': WEIGHTS['fc']['kernel'] + np.float32(.003)}})
+  with pytest.raises(EffjaxError, match="'fc/kernel' has codes up to 7 for 3 bits"):
+    build(plain, facts={'fc/kernel': Fact(bits=3, scale=SCALE)})
+  facts = {'fc/kernel': Fact(bits=4, scale=np.ones((4, 3), np.float32) * np.float32([[.1], [.1], [.2], [.1]]))}
+  with pytest.raises(EffjaxError, match='varies within an output channel'):
+    build(plain, facts=facts, weights={'fc': {'kernel': CODES * facts['fc/kernel'].scale}})
+
+
+def test_an_output_without_the_input_is_refused():
+  with pytest.raises(EffjaxError, match='an output does not depend on the input'):
+    build(lambda y: (y, jnp.ones(3)))

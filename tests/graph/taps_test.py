@@ -1,0 +1,118 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from effjax.errors import EffjaxError
+from effjax.graph.taps import collect, insert, taps
+
+
+class Residual(nn.Module):
+  """conv-BN-relu, a residual block, pooling, a mean, a dense layer."""
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    norm = lambda: nn.BatchNorm(use_running_average=not train)
+    x = nn.relu(norm()(nn.Conv(4, (3, 3))(x)))
+    y = nn.relu6(norm()(nn.Conv(4, (3, 3))(x)))
+    y = norm()(nn.Conv(4, (1, 1))(y))
+    x = nn.max_pool(nn.relu(x + y), (2, 2), (2, 2))
+    return nn.Dense(3)(x.mean((1, 2)))
+
+
+NAMES = ['input', 'Conv_0', 'Conv_1', 'Conv_2', 'Conv_2/add', 'Conv_2/add/mean', 'Dense_0']
+KINDS = ['input', 'conv', 'conv', 'conv', 'add', 'mean', 'dot']
+
+
+@pytest.fixture
+def model():
+  x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 8, 8, 3)), jnp.float32)
+  return Residual(), Residual().init(jax.random.key(0), x), x
+
+
+@pytest.mark.parametrize('train', [False, True])
+def test_places_and_names_are_those_of_the_kernels_in_training_and_inference(model, train):
+  module, variables, x = model
+  found = taps(lambda v, x: module.apply(v, x, train, mutable=['batch_stats']), variables, x)
+  assert [tap.name for tap in found] == NAMES
+  assert [tap.kind for tap in found] == KINDS
+  assert [tap.range for tap in found] == NAMES
+  assert [tap.shape for tap in found][-3:] == [(4, 8, 8, 4), (4, 4), (4, 3)]
+
+
+def test_collect_gives_what_flax_captures(model):
+  module, variables, x = model
+  captured = lambda m, _: isinstance(m, nn.BatchNorm | nn.Dense)
+  out, state = module.apply(variables, x, capture_intermediates=captured, mutable=['intermediates'])
+  mine, found = jax.jit(collect(module.apply, ['Conv_0', 'Conv_2', 'Dense_0']))(variables, x)
+  inner = {name: value['__call__'][0] for name, value in state['intermediates'].items()}
+  np.testing.assert_allclose(mine, out, rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(found['Conv_0'], nn.relu(inner['BatchNorm_0']), rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(found['Conv_2'], inner['BatchNorm_2'], rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(found['Dense_0'], out, rtol=1e-5, atol=1e-6)
+
+
+def test_insert_replaces_for_every_reader_and_keeps_derivatives(model):
+  module, variables, x = model
+  inserted = insert(module.apply, {'Conv_0': lambda x: x * x, 'Dense_0': lambda x: 2 * x})
+  np.testing.assert_array_equal(insert(module.apply, {})(variables, x), module.apply(variables, x))
+  loss = lambda f: lambda v: f(v, x).sum()
+  f, df = jax.value_and_grad(loss(inserted))(variables)
+  step = jax.tree.map(lambda w: 1e-3 * jnp.sign(w), variables)
+  moved = jax.tree.map(jnp.add, variables, step)
+  expected = sum(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.vdot(a, b), df, step)))
+  assert float(loss(inserted)(moved) - f) == pytest.approx(float(expected), rel=.1)
+
+
+def test_insert_under_jit_vmap_and_grad(model):
+  module, variables, x = model
+  inserted = insert(module.apply, {'Conv_1': jnp.tanh})
+  expected = inserted(variables, x)
+  np.testing.assert_allclose(jax.jit(inserted)(variables, x), expected, rtol=1e-5, atol=1e-6)
+  mapped = jax.vmap(inserted, (None, 0))(variables, x[:, None])[:, 0]
+  np.testing.assert_allclose(mapped, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_concatenated_tensors_share_a_range():
+  def fn(p, x):
+    y = jnp.concatenate([jax.nn.relu(x @ p['a']['w']), x @ p['b']['w']], -1)
+    return jnp.concatenate([y, y @ p['c']['w']], -1) @ p['d']['w']
+
+  shapes = {'a': (3, 2), 'b': (3, 2), 'c': (4, 2), 'd': (6, 2)}
+  found = taps(fn, {name: {'w': jnp.ones(shape)} for name, shape in shapes.items()}, jnp.ones((1, 3)))
+  assert {tap.name: tap.range for tap in found} == {
+      'input': 'input', 'a': 'c/concat', 'b': 'c/concat', 'b/concat': 'c/concat', 'c': 'c/concat',
+      'c/concat': 'c/concat', 'd': 'd'}
+
+
+def test_soft_choice_is_inside_the_kernels():
+  def fn(p, x):
+    return p['p'][0] * (x @ p['a']['w']) + p['p'][1] * x
+
+  found = taps(fn, {'a': {'w': jnp.ones((2, 2))}, 'p': jnp.ones(2)}, jnp.ones((5, 2)))
+  assert [(tap.name, tap.kind) for tap in found] == [('input', 'input'), ('a', 'dot'), ('a/add', 'add')]
+
+
+def test_elementwise_functions_are_stored_where_a_kernel_reads_them():
+  fn = lambda p, x: jax.nn.sigmoid(x @ p['a']['w']) @ p['b']['w']
+  found = taps(fn, {'a': {'w': jnp.ones((2, 2))}, 'b': {'w': jnp.ones((2, 2))}}, jnp.ones((1, 2)))
+  assert [(tap.name, tap.kind) for tap in found] == [
+      ('input', 'input'), ('a', 'dot'), ('a/logistic', 'logistic'), ('b', 'dot')]
+
+
+def test_a_weight_used_twice_has_two_taps():
+  found = taps(lambda p, x: jax.nn.relu(x @ p['w']) @ p['w'], {'w': jnp.ones((2, 2))}, jnp.ones((1, 2)))
+  assert [tap.name for tap in found] == ['input', 'w', 'w_1']
+
+
+def test_unknown_tap_is_named(model):
+  module, variables, x = model
+  with pytest.raises(EffjaxError, match=r"tap 'Conv_9' is none of the 7 taps .* choose from \['Conv_0'"):
+    collect(module.apply, ['Conv_9'])(variables, x)
+
+
+def test_a_loss_has_no_taps(model):
+  module, variables, x = model
+  with pytest.raises(EffjaxError, match='no output of the function differs between the examples'):
+    taps(lambda v, x: module.apply(v, x).mean(), variables, x)

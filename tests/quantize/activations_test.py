@@ -1,0 +1,63 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from effjax.quantize.activations import activations
+from effjax.quantize.lsq_plus import lsq_plus
+
+
+def network(p, x):
+  h = jax.nn.relu(x @ p['a']['w'])
+  return jnp.concatenate([h, x], -1) @ p['b']['w']
+
+
+def setting():
+  random = np.random.default_rng(0)
+  draw = lambda *shape: jnp.asarray(random.normal(size=shape), jnp.float32)
+  return {'a': {'w': draw(4, 3)}, 'b': {'w': draw(7, 2)}}, draw(16, 4)
+
+
+def test_every_tensor_is_quantized_with_the_range_it_shares():
+  params, x = setting()
+  quantizer = lsq_plus(4)
+  fn_q, ranges = activations(network, params, x, quantizer=quantizer)
+  assert sorted(ranges) == ['a/concat', 'b']  # the input is concatenated, so it has the same integers
+  q = lambda name, value: quantizer.apply(ranges[name], value)
+  h = q('a/concat', jax.nn.relu(q('a/concat', x) @ params['a']['w']))
+  expected = q('b', jnp.concatenate([h, q('a/concat', x)], -1) @ params['b']['w'])
+  np.testing.assert_allclose(fn_q(ranges, params, x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_ranges_and_weights_train_together():
+  params, x = setting()
+  fn_q, ranges = activations(network, params, x)
+  loss = lambda ranges, params: jnp.square(fn_q(ranges, params, x) - 1).mean()
+  gradients = jax.jit(jax.grad(loss, (0, 1)))(ranges, params)
+  assert jax.tree.structure(gradients) == jax.tree.structure((ranges, params))
+  assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))
+  assert all(np.any(g != 0) for g in jax.tree.leaves(gradients[1]))
+
+
+def test_eight_bits_are_close_and_a_range_taken_out_is_float():
+  params, x = setting()
+  fn_q, ranges = activations(network, params, x)
+  exact = network(params, x)
+  assert float(jnp.abs(fn_q(ranges, params, x) - exact).max()) < .1
+  np.testing.assert_array_equal(fn_q({}, params, x), exact)
+
+
+def test_one_trace_for_many_steps():
+  params, x = setting()
+  fn_q, ranges = activations(network, params, x)
+  count = 0
+
+  @jax.jit
+  def step(ranges):
+    nonlocal count
+    count += 1
+    gradient = jax.grad(lambda r: fn_q(r, params, x).sum())(ranges)
+    return jax.tree.map(lambda r, g: r - jnp.asarray(1e-3, r.dtype) * g, ranges, gradient)
+
+  for _ in range(3):
+    ranges = step(ranges)
+  assert count == 1
