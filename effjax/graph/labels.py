@@ -47,12 +47,12 @@ class Labels:
   def join_all(self, labels: np.ndarray) -> None:
     """All of these live and die together."""
     if labels.size:
-      self.join(labels, labels.ravel()[0])
+      self.join(labels, labels.ravel()[:1])
 
   def pin(self, axes: Iterable[np.ndarray]) -> None:
     """These entries stay."""
     for labels in axes:
-      self.join(labels, np.int64(PINNED))
+      self.join(labels, np.full(1, PINNED))
 
   def pinned(self, labels: np.ndarray) -> bool:
     """Whether every entry is pinned."""

@@ -54,7 +54,7 @@ def taps(fn: Callable, params: PyTree, *args: PyTree) -> list[Tap]:
   products of two activations; means; concatenations; what elementwise functions feed to any of these; the outputs.
   Pooling, reshape, transpose, slice and pad keep the integers of their input and have no tap of their own.
   The first axis of every activation is the batch; what is reduced over it (BatchNorm's statistics) is no activation.
-  Names are those of the parameter paths (a leading `params/` is dropped), so shrinking does not change them.
+  Names are those of the parameter paths (Linen's `params/` and NNX's `/value` dropped), so shrinking keeps them.
 
   Args:
     fn: any JAX function whose first argument is a tree of parameters, in training or inference mode.
@@ -237,7 +237,7 @@ class _Finder:
     path = next((self.weights[v] for v in eqn.inputs if not isinstance(v, Const) and v in self.weights), None)
     if kind not in ('conv', 'dot') or path is None:
       return f'{source}/{kind}'
-    parts = path.removeprefix('params/').split('/')
+    parts = path.removeprefix('params/').removesuffix('/value').split('/')  # Linen's and NNX's own words
     return '/'.join(parts[:-1] or parts)
 
 

@@ -20,7 +20,8 @@ def test_saved_network_is_the_same(ready, some, tmp_path):
 def test_weight_bytes_count_two_int4_codes_to_a_byte(ready, some):
   full, half = (weight_bytes(ready(some, bits).network()) for bits in (8, 3))
   nodes = ready(some).network().nodes
-  codes, biases = (sum(getattr(node, name).size for node in nodes if node.codes is not None) for name in ('codes', 'bias'))
+  nodes = [node for node in nodes if node.codes is not None]
+  codes, biases = (sum(getattr(node, name).size for node in nodes) for name in ('codes', 'bias'))
   assert full == codes + 4 * biases
   assert codes / 2 <= half - 4 * biases < codes / 2 + len(nodes)
 
