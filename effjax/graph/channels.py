@@ -125,7 +125,7 @@ def _groups(size, leaves, channel):
   return np.array([names.setdefault(tuple(t), len(names)) for t in touched], np.int64)
 
 
-def mask(found: Channels, params: PyTree, keep: Bool[Array, ' n']) -> PyTree:
+def mask(found: Channels, params: PyTree, keep: Bool[Array | np.ndarray, ' n']) -> PyTree:
   """`params` with every entry of a channel that is not kept set to zero, on every leaf that it touches.
 
   Raises:
@@ -148,7 +148,7 @@ def gate(found: Channels, params: PyTree, z: Float[Array, ' n']) -> PyTree:
                      found.consumers)
 
 
-def check_length(found: Channels, keep: Array) -> Array:
+def check_length(found: Channels, keep: Array | np.ndarray) -> Array | np.ndarray:
   """`keep`, if it has one entry per channel."""
   if jnp.shape(keep) != (found.size,):
     raise EffjaxError(f'channels: a keep mask of shape {jnp.shape(keep)}, wanted ({found.size},): '
