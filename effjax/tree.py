@@ -38,19 +38,26 @@ def select(where: str | Callable[[Path], bool], tree: PyTree) -> list[Path]:
   """Paths of the leaves that `where` names: a regular expression for the whole path, or a predicate.
 
   Raises:
-    EffjaxError: nothing matches; the nearest paths are printed.
+    EffjaxError: nothing matches (the nearest paths are printed), or it is no regular expression.
 
   >>> select('.*kernel', {'conv': {'kernel': 1., 'bias': 0.}})
   ['conv/kernel']
   """
   known = list(leaves(tree))
-  matches = where if callable(where) else re.compile(where).fullmatch
+  matches = where if callable(where) else _pattern(where).fullmatch
   found = [path for path in known if matches(path)]
   if not found:
     near = difflib.get_close_matches(str(where), known, n=5, cutoff=0.) if not callable(where) else known[:5]
     raise EffjaxError(f'pattern {where!r} matches none of {len(known)} leaves: nearest are {near}; '
                       'a pattern must match the whole path')
   return found
+
+
+def _pattern(where):
+  try:
+    return re.compile(where)
+  except re.error as error:
+    raise EffjaxError(f'pattern {where!r} is not a regular expression ({error}): escape what is meant literally') from error
 
 
 def map_at(f: Callable[[Path, Any], Any], tree: PyTree, paths: Collection[Path]) -> PyTree:

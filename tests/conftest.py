@@ -18,7 +18,7 @@ jax.config.update('jax_threefry_partitionable', True)
 CHECKED = ('tree ste relax schedule term graph reparam quantize sparsify distill layers cost data search').split()
 install_import_hook([f'effjax.{unit}' for unit in CHECKED], 'beartype.beartype')
 # All of effjax, before pytest imports modules one by one and so hides functions behind modules of the same name.
-import effjax.cli  # noqa: E402, F401, I001
+import effjax.cli  # noqa: E402, F401
 
 
 def pytest_collection_modifyitems(items):

@@ -3,7 +3,7 @@ import json
 import pathlib
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from effjax import data, export
 from effjax.cli.joint import Options, test_images
@@ -29,7 +29,7 @@ def verify(folder: pathlib.Path) -> int:
   options, network = options_of(folder), export.load(folder / 'model.npz')
   dataset = data.load(options.data, options.data_dir)
   found = export.verify(folder / 'model.tflite', network, test_images(dataset))
-  table = Table('tensor', 'kernel', 'bits', 'equal codes [%]', 'largest difference', 'builtin kernels [%]', 'largest')
+  table = Table(Column('tensor', overflow='fold'), 'kernel', 'bits', 'equal codes [%]', 'largest difference', 'builtin kernels [%]', 'largest')
   for row in found.tensors:
     table.add_row(row.name, row.op, str(row.bits), f'{100 * row.xnnpack_equal:.2f}', str(row.xnnpack_max),
                   f'{100 * row.builtin_equal:.2f}', str(row.builtin_max))
@@ -48,7 +48,7 @@ def profile(folder: pathlib.Path) -> int:
   """Prints operation, shape, bits, multiply-accumulates and bytes of each kernel with weights in `model.tflite`."""
   options_of(folder)
   network = export.load(folder / 'model.npz')
-  table = Table('layer', 'kernel', 'weight', 'bits', 'MACs', 'bytes', 'output')
+  table = Table(Column('layer', overflow='fold'), 'kernel', 'weight', 'bits', 'MACs', 'bytes', 'output')
   rows = [(node, export.macs(node), export.node_bytes(node)) for node in network.nodes if node.codes is not None]
   for node, macs, size in rows:
     table.add_row(node.output.name, node.op, 'x'.join(map(str, node.codes.shape)), str(node.bits), f'{macs:,}',

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from effjax import cost, data, export, graph, quantize, report, search, sparsify, train, tree
-from effjax.cli.phases import (IDENTITY, Phase, Setting, accuracy, check_logits, distillation, fixed_forward,
+from effjax.cli.phases import (IDENTITY, Phase, Setting, accuracy, check_logits, batches, distillation, fixed_forward,
                                flax_forward, run_phase, teacher)
 from effjax.errors import EffjaxError
 from effjax.reparam import CHANNELS, Fact, Reparam, at, chain, over
@@ -23,6 +23,7 @@ WIDTHS = (4, 8)  # bits that the target's convolutions can read
 OPERATORS = ('mb3_k3', 'mb6_k3', 'mb3_k5', 'sep_k3', 'skip')
 BASELINE = ('mb6_k3',)
 FLASH, MACS = .30, .40  # of the baseline's int8 network
+CALLED = 'give package.module:Class, called as Class(num_classes) and then (x, train)'
 HINT = 'head/conv'  # the tap before the global mean, where student and baseline are compared
 
 
@@ -87,14 +88,17 @@ def joint(options: Options, folder: pathlib.Path) -> dict[str, Any]:
 def plan(options: Options, setting: Setting) -> Space:
   """The space to search, from shapes alone: what can be wrong with the options is found before anything is trained."""
   export.require()
-  baseline = _shapes(_networks(options, setting, BASELINE)[1], setting)
+  train.check_devices(setting.how, len(setting.devices), setting.batch_size)
+  batches(setting, options.bilevel)
+  baseline = _shapes(options, setting, BASELINE)
   check_logits(*baseline, setting)
-  supernet, example = _shapes(_networks(options, setting, OPERATORS)[1], setting), setting.spec()
+  supernet, example = _shapes(options, setting, OPERATORS), setting.spec()
   channels, profile = graph.channels(*supernet, example), graph.profile(*supernet, example)
   limits = _limits(options, graph.profile(*baseline, example))
   costs = {'flash_bytes': cost.flash_bytes, 'macs': cost.macs}
   budgets = {name: train.Budget(lambda facts, f=costs[name]: f(profile, facts), limit) for name, limit in limits.items()}
   narrow = {path: Fact(bits=jnp.float32(WIDTHS[0])) for path in tree.select(options.where, supernet.params)}
+  quantize.check_kernels(narrow, {row.path for row in profile.rows})
   train.check_feasible(budgets, train.smallest(budgets, channels, narrow))
   return Space(channels, profile, budgets)
 
@@ -176,19 +180,27 @@ def _user_model(name):
   try:
     return getattr(importlib.import_module(module), attribute)
   except (ImportError, AttributeError, ValueError) as error:
-    raise EffjaxError(f'joint: --model {name!r} cannot be imported ({error}): give package.module:Class, called as '
-                      'Class(num_classes) and then (x, train)') from error
+    raise EffjaxError(f'joint: --model {name!r} cannot be imported ({error}): {CALLED}') from error
 
 
-def _shapes(net, setting) -> Trained:
+def _shapes(options, setting, operators) -> Trained:
   """A network without values: parameters are shapes, and there are no statistics yet."""
-  variables = jax.eval_shape(lambda key: net.init(key, jnp.zeros(setting.spec().shape), False), jax.random.key(0))
-  params, stats = _parts(variables)
+  try:
+    net = _networks(options, setting, operators)[1]
+    init = lambda key: net.init(key, jnp.zeros(setting.spec().shape), False)
+    params, stats = _parts(jax.eval_shape(init, jax.random.key(0)))
+  except (TypeError, AttributeError) as error:
+    if options.model is None:
+      raise
+    raise EffjaxError(f'joint: --model {options.model!r} does not run ({str(error).splitlines()[0]}): {CALLED}') from error
   return _evaluated(net, params, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), stats))
 
 
 def _initial(net, setting, name):
-  return _parts(jax.jit(lambda key: net.lazy_init(key, setting.spec(), False))(setting.key(name)))
+  """Parameters and statistics. Runs once, so on CPU compiling it well would take longer than it saves."""
+  quickly = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
+  init = jax.jit(lambda key: net.lazy_init(key, setting.spec(), False), compiler_options=quickly)
+  return _parts(init(setting.key(name)))
 
 
 def _parts(variables):

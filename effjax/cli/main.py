@@ -1,5 +1,6 @@
 """Arguments, exit codes: 0 done, 1 a file that is not its network, 2 a mistake of the caller's."""
 import argparse
+import math
 import pathlib
 import sys
 import time
@@ -35,9 +36,9 @@ def _parser():
       f'--{name.replace("_", "-")}', help=help, default=getattr(defaults, name), **more)
   add('data', 'digits, or an image classification set of TensorFlow Datasets')
   add('data_dir', 'where prepared TensorFlow Datasets lie')
-  add('flash', 'budget in bytes of weights; default 30 %% of the int8 baseline', type=float)
-  add('macs', 'budget in multiply-accumulates; default 40 %% of the baseline', type=float)
-  add('seed', 'of everything random', type=int)
+  add('flash', 'budget in bytes of weights; default 30 %% of the int8 baseline', type=_amount)
+  add('macs', 'budget in multiply-accumulates; default 40 %% of the baseline', type=_amount)
+  add('seed', 'of everything random', type=_seed)
   add('steps', 'of the search; the other phases scale with it', type=_positive)
   add('batch_size', 'examples per step', type=_positive)
   add('bilevel', 'train decisions on held-out batches', choices=['first', 'second'])
@@ -57,9 +58,24 @@ def _parser():
 
 
 def _positive(text):
-  value = int(text)
-  if value < 1:
-    raise argparse.ArgumentTypeError(f'wants a positive whole number, got {text}')
+  return _number(int, text, lambda value: value >= 1, 'a positive whole number')
+
+
+def _seed(text):
+  return _number(int, text, lambda value: value >= 0, 'a whole number from 0')
+
+
+def _amount(text):
+  return _number(float, text, lambda value: 0 < value < math.inf, 'a positive number')
+
+
+def _number(kind, text, good, wanted):
+  try:
+    value = kind(text)
+  except ValueError:
+    value = None
+  if value is None or not good(value):
+    raise argparse.ArgumentTypeError(f'wants {wanted}, got {text}')
   return value
 
 
@@ -67,6 +83,8 @@ def _joint(args):
   if args.resume:
     folder = pathlib.Path(args.resume)
     options = inspect.options_of(folder)
+    if (folder / 'report.json').exists():
+      raise EffjaxError(f'run folder {str(folder)!r} is finished: see its report.md, or start another run with --out')
   else:
     options = Options(**{name: getattr(args, name) for name in Options._fields})
     folder = report.free(args.out or f'runs/{options.data.replace("/", "-")}-seed{options.seed}-'

@@ -76,7 +76,7 @@ def run_phase(setting: Setting, phase: Phase, forward: Forward, reparam: Reparam
                               decisions=optax.adam(phase.decisions, b1=.5, b2=.99))
   second = dict(inner_rate=phase.weights) if phase.bilevel == 'second' else {}
   step = train.make_step(objective, reparam, optimizer, axis_name=setting.axis_name, bilevel=phase.bilevel, **second)
-  batch = batches(setting, phase)
+  batch = batches(setting, phase.bilevel)
   first = batch(0) if phase.bilevel is None else batch(0)[0]
   shard = jax.tree.map(lambda x: x[:max(1, len(x) // len(setting.devices))], first)
   state = train.init_state(objective, reparam, optimizer, slots, model_state, shard, setting.key(phase.name))
@@ -85,10 +85,10 @@ def run_phase(setting: Setting, phase: Phase, forward: Forward, reparam: Reparam
                    metrics_file=setting.folder / 'metrics.jsonl', name=phase.name)
 
 
-def batches(setting: Setting, phase: Phase) -> Callable[[int], Any]:
+def batches(setting: Setting, bilevel: str | None) -> Callable[[int], Any]:
   """Training batches by step; under bilevel each with a held-out one of the validation part."""
   training = data.batches(setting.dataset.train, setting.batch_size, setting.seed)
-  if phase.bilevel is None:
+  if bilevel is None:
     return training
   held_out = data.batches(setting.dataset.validation, setting.batch_size, setting.seed + 1)
   return lambda step: (training(step), held_out(step))

@@ -50,6 +50,8 @@ def load(package: tuple, module: str):
   try:
     version = importlib.metadata.version(name)
     found = importlib.import_module(module)
+  except importlib.metadata.PackageNotFoundError as error:
+    raise EffjaxError(f"export needs {name}, which is not installed ({error}): pip install 'effjax[export]'") from error
   except ImportError as error:
     raise EffjaxError(f"export needs {name}, which is not installed ({error}): pip install 'effjax[export]'") from error
   if not lowest <= tuple(int(part) for part in version.split('.')[:2]) < above:

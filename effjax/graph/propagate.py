@@ -298,7 +298,7 @@ def _pad(a, eqn, ins, shapes, _):
   for x, (low, high, inner) in zip(v.axes, eqn.params['padding_config']):
     if low < 0 or high < 0:
       return _unknown(a, eqn, ins, shapes)
-    padded = a.labels.fresh(low + high + len(x) + inner * max(len(x) - 1, 0)) if low or high or inner else x
+    padded = a.labels.fresh(int(low + high + len(x) + inner * max(len(x) - 1, 0))) if low or high or inner else x
     if padded is not x:
       padded[low:low + (inner + 1) * len(x):inner + 1] = x
     axes.append(padded)

@@ -3,6 +3,7 @@ from collections.abc import Callable
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 MOMENTUM, EPSILON = 0.9, 1e-3
@@ -37,7 +38,7 @@ class ConvBN(nn.Module):
   groups: int = 1
   activation: Callable | None = nn.relu6
   axis_name: str | None = None
-  dtype: jnp.dtype | None = None
+  dtype: DTypeLike | None = None
 
   @nn.compact
   def __call__(self, x: Float[Array, 'n h w cin'], train: bool) -> Float[Array, 'n h2 w2 features']:

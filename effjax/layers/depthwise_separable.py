@@ -2,7 +2,7 @@
 from collections.abc import Callable
 
 import flax.linen as nn
-import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from effjax.layers.conv_bn import ConvBN
@@ -22,7 +22,7 @@ class DepthwiseSeparable(nn.Module):
 
   Source: Howard et al., "MobileNets", 2017, arXiv:1704.04861, survey [8].
 
-  >>> import jax
+  >>> import jax, jax.numpy as jnp
   >>> DepthwiseSeparable(4, strides=2).init_with_output(jax.random.key(0), jnp.ones((1, 8, 8, 3)), False)[0].shape
   (1, 4, 4, 4)
   """
@@ -31,7 +31,7 @@ class DepthwiseSeparable(nn.Module):
   kernel: int = 3
   activation: Callable | None = nn.relu6
   axis_name: str | None = None
-  dtype: jnp.dtype | None = None
+  dtype: DTypeLike | None = None
 
   @nn.compact
   def __call__(self, x: Float[Array, 'n h w cin'], train: bool) -> Float[Array, 'n h2 w2 features']:

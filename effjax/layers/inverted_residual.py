@@ -2,7 +2,7 @@
 from collections.abc import Callable
 
 import flax.linen as nn
-import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from effjax.layers.conv_bn import ConvBN
@@ -23,7 +23,7 @@ class InvertedResidual(nn.Module):
 
   Source: Sandler, Howard, Zhu, Zhmoginov, Chen, "MobileNetV2", CVPR 2018, arXiv:1801.04381, survey [10].
 
-  >>> import jax
+  >>> import jax, jax.numpy as jnp
   >>> block = InvertedResidual(4, strides=2)
   >>> block.init_with_output(jax.random.key(0), jnp.ones((1, 8, 8, 3)), False)[0].shape
   (1, 4, 4, 4)
@@ -34,7 +34,7 @@ class InvertedResidual(nn.Module):
   kernel: int = 3
   activation: Callable | None = nn.relu6
   axis_name: str | None = None
-  dtype: jnp.dtype | None = None
+  dtype: DTypeLike | None = None
 
   @nn.compact
   def __call__(self, x: Float[Array, 'n h w cin'], train: bool) -> Float[Array, 'n h2 w2 features']:

@@ -1,5 +1,5 @@
 """A whole network under quantization-aware training: LSQ on every weight of a kernel, a range at every activation."""
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from effjax import reparam
@@ -55,13 +55,22 @@ def aware(fn: Callable, params: PyTree, *args: PyTree, bits: int | Mapping[Path,
   """
   kernels = {row.path for row in profile(fn, params, *args).rows if row.path is not None}
   named = dict.fromkeys(kernels, bits) if isinstance(bits, int) else dict.fromkeys(kernels, 8) | dict(bits)
-  if strange := sorted(set(named) - kernels):
-    raise EffjaxError(f'aware: bits are given for {strange}, which feed no convolution or product: '
-                      f'wanted some of {sorted(kernels)}')
+  check_kernels(named, kernels)
   quantizer = quantizer or lsq_plus()
   quantized, ranges = activations(fn, params, *args, quantizer=quantizer)
   apply = lambda both, *args: quantized(both[RANGES], both[WEIGHTS], *args)
   return Aware(fn, apply, {WEIGHTS: params, RANGES: ranges}, _lsq(named), quantizer)
+
+
+def check_kernels(paths: Collection[Path], kernels: Collection[Path]) -> None:
+  """Bits belong to weights of convolutions and products.
+
+  Raises:
+    EffjaxError: a path is none of `kernels`.
+  """
+  if strange := sorted(set(paths) - set(kernels)):
+    raise EffjaxError(f'aware: bits are given for {strange}, which feed no convolution or product: '
+                      f'wanted some of {sorted(kernels)}')
 
 
 def deployed(found: Aware, slots: Slots) -> Deployed:

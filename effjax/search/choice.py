@@ -56,7 +56,7 @@ class Skip(nn.Module):
     return x
 
 
-def check_choice(rule: str, p: Float[Array, 'n']) -> None:
+def check_choice(rule: str, p: Float[Array, '...']) -> None:
   """A rule on a Choice leaf replaces it, so it must not be given a kernel.
 
   Raises:

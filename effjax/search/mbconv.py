@@ -3,6 +3,7 @@ import re
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from effjax.errors import EffjaxError
@@ -50,7 +51,7 @@ class MBConvNet(nn.Module):
   operators: tuple[str, ...] = ('mb3_k3', 'mb6_k3', 'mb3_k5', 'sep_k3', 'skip')
   head: int = 64
   axis_name: str | None = None
-  dtype: jnp.dtype | None = None
+  dtype: DTypeLike | None = None
 
   @nn.compact
   def __call__(self, x: Float[Array, 'n h w c'], train: bool) -> Float[Array, 'n classes']:

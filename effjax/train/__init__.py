@@ -6,6 +6,6 @@ from effjax.train.fit import fit
 from effjax.train.harden import Hardened, decide, harden, latent, smallest
 from effjax.train.objective import Aux, Objective, cross_entropy, objective
 from effjax.train.optimizer import optimizer
-from effjax.train.parallel import compile_step
+from effjax.train.parallel import check_devices, compile_step
 from effjax.train.state import TrainState, init_state
 from effjax.train.step import make_step

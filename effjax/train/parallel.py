@@ -41,9 +41,21 @@ def compile_step(step: Step, how: str = 'jit', devices: Sequence[jax.Device] | N
   return makers[how](step, list(devices) if devices is not None else jax.devices()[:1 if how == 'jit' else None])
 
 
+def check_devices(how: str, devices: int, batch_size: int) -> None:
+  """What `compile_step` and its step will ask of the devices, before there is a step.
+
+  Raises:
+    EffjaxError: several devices for 'jit'; a batch that does not divide over them.
+  """
+  if how == 'jit' and devices != 1:
+    raise EffjaxError(f"compile_step: 'jit' runs on one device, got {devices}: use 'mesh' or 'pmap'")
+  if batch_size % devices:
+    raise EffjaxError(f'a batch of {batch_size} examples does not divide over {devices} devices: '
+                      f'use {max(batch_size // devices, 1) * devices} or {(batch_size // devices + 1) * devices} examples')
+
+
 def _jit(step, devices):
-  if len(devices) != 1:
-    raise EffjaxError(f"compile_step: 'jit' runs on one device, got {len(devices)}: use 'mesh' or 'pmap'")
+  check_devices('jit', len(devices), 1)
   compiled = jax.jit(step, donate_argnums=0)
 
   @functools.wraps(step)
@@ -88,6 +100,4 @@ def _placed(state: PyTree, sharding: NamedSharding) -> PyTree:
 
 def _check_divides(batches: PyTree, devices: int) -> None:
   for n in {x.shape[0] for x in jax.tree.leaves(batches)}:
-    if n % devices:
-      raise EffjaxError(f'a batch of {n} examples does not divide over {devices} devices: '
-                        f'use {max(n // devices, 1) * devices} or {(n // devices + 1) * devices} examples')
+    check_devices('several', devices, n)

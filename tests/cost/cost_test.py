@@ -21,7 +21,8 @@ def fn(p, x):
   return (c[0] * (jax.nn.relu(x @ p['a']) @ p['b']) + c[1] * (x @ p['d']) + c[2] * x) @ p['e']
 
 
-PARAMS = {'a': jnp.ones((4, 3)), 'b': jnp.ones((3, 4)), 'c': jnp.ones(3) / 3, 'd': jnp.ones((4, 4)), 'e': jnp.ones((4, 2))}
+PARAMS = {'a': jnp.ones((4, 3)), 'b': jnp.ones((3, 4)), 'c': jnp.ones(3) / 3, 'd': jnp.ones((4, 4)),
+          'e': jnp.ones((4, 2))}
 X = jnp.ones((1, 4))
 
 
@@ -38,8 +39,9 @@ def hidden(values):
 
 
 def soft():
-  facts = {path: Fact(bits=jnp.asarray(b, jnp.float32), choice=jnp.asarray(p, jnp.float32)) for path, (b, p) in BITS.items()}
-  facts |= {'d': Fact(bits=jnp.float32(8)), 'e': Fact(bits=jnp.float32(3)), 'c': Fact(choice=jnp.asarray(CHOICE['c'], jnp.float32))}
+  real = lambda x: jnp.asarray(x, jnp.float32)
+  facts = {path: Fact(bits=real(b), choice=real(p)) for path, (b, p) in BITS.items()}
+  facts |= {'d': Fact(bits=real(8)), 'e': Fact(bits=real(3)), 'c': Fact(choice=real(CHOICE['c']))}
   return facts | {CHANNELS: Fact(keep=hidden(KEEP))}
 
 

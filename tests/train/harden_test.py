@@ -78,6 +78,6 @@ def test_smallest_is_the_least_of_all_networks():
   for mask in range(1, 2**channels.size):
     keep = np.array([mask >> i & 1 for i in range(channels.size)], np.float32)
     if all(keep[channels.groups == g].any() for g in np.unique(channels.groups)):
-      every += [float(budgets['macs'].cost({CHANNELS: Fact(keep=jnp.asarray(keep)), 'choice': Fact(choice=jnp.eye(2)[i])}))
-                for i in range(2)]
+      facts = {CHANNELS: Fact(keep=jnp.asarray(keep))}
+      every += [float(budgets['macs'].cost(facts | {'choice': Fact(choice=jnp.eye(2)[i])})) for i in range(2)]
   assert got == {'macs': min(every)}

@@ -1,0 +1,110 @@
+"""One seed, one result: the search, the fine-tuning and the file on 1, 2 and 4 devices, by mesh and by pmap.
+
+What must be exactly equal is what is discrete: operators, masks, bits, the kernels of the file, their shapes, zero
+points. What is a float32 sum over the batch is reordered by the split: a partial sum per device, then their sum, about
+1e-7 relative each time. Plain gradients would keep that (see tests/train/parallel_test.py); Adam does not. Its step is of
+the size of its rate whatever the gradient's size, so where a gradient cancels to nothing its rounding error decides the
+direction. Two runs of n steps at rate r may therefore be up to `2 n r` apart in such a parameter, however small the errors,
+and this, summed over the cosine of the rates, is the tolerance for what Adam moves: 0.5 n r on either side. Scales near 0.01
+at r = 1e-4 were seen to differ by 1 %; integer codes and probabilities not at all and by 1e-6. A code may lie on the edge
+between two integers: 1 in 100 may differ, by one.
+"""
+import importlib
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from effjax import export
+from effjax.cli import phases
+
+STEPS, RATE = 8, 1e-4
+WAYS = [('mesh', 2), ('mesh', 4), ('pmap', 2), ('pmap', 4)]
+job = importlib.import_module('effjax.cli.joint')
+
+
+class Result(NamedTuple):
+  found: job.Found
+  network: export.Network
+  row: dict
+  checks: dict
+
+
+@pytest.fixture(scope='module')
+def setting(small, tmp_path_factory):
+  """Options, setting and space by (how, devices), of an even smaller space: one block."""
+  def make(how='jit', devices=1):
+    options = job.Options(steps=STEPS, batch_size=32, parallel=how, devices=devices)
+    setting = job._setting(options, tmp_path_factory.mktemp(f'{how}{devices}'))
+    return options, setting, job.plan(options, setting)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setitem(job.search.MBConvNet.keywords, 'blocks', ((8, 1),))
+    patch.setattr(job, 'OPERATORS', ('mb2_k3', 'sep_k3'))
+    yield make
+
+
+@pytest.fixture(scope='module')
+def baseline(setting):
+  options, one_device, _ = setting()
+  return job.train_baseline(options, one_device)
+
+
+@pytest.fixture(scope='module')
+def run(setting, baseline):
+  """The job from the search on."""
+  def do(how, devices):
+    options, where, space = setting(how, devices)
+    found = job.search_network(options, where, space, baseline)
+    network = job.Trained(found.hard.fn, found.hard.params)
+    row, checks = job.deploy(where, phases.Phase('result', STEPS, 4e-3, RATE), network, baseline, found.hard.bits)
+    return Result(found, export.load(where.folder / 'model.npz'), row, checks)
+
+  return do
+
+
+@pytest.fixture(scope='module')
+def reference(run):
+  return run('jit', 1)
+
+
+@pytest.mark.parametrize(('how', 'devices'), WAYS)
+def test_the_same_seed_gives_the_same_network(how, devices, run, reference):
+  result = run(how, devices)
+  same_decisions(result.found, reference.found)
+  same_file(result.network, reference.network)
+  timed = {'accuracy', 'latency_ms', 'file_bytes'}
+  assert {k: v for k, v in result.row.items() if k not in timed} == {
+      k: v for k, v in reference.row.items() if k not in timed}
+  assert result.checks['argmax_agreement'] == 1. and not result.checks['audit_problems']
+
+
+def same_decisions(got, wanted):
+  assert got.hard.choices == wanted.hard.choices
+  assert got.hard.bits == wanted.hard.bits
+  np.testing.assert_array_equal(got.hard.keep, wanted.hard.keep)
+  assert got.soft.keys() == wanted.soft.keys()
+  for path, fact in wanted.soft.items():
+    for name in ('choice', 'keep'):
+      if getattr(fact, name) is not None:
+        np.testing.assert_allclose(getattr(got.soft[path], name), getattr(fact, name), atol=1e-4, err_msg=path)
+
+
+def same_file(got, wanted):
+  kernels = lambda network: [(n.op, n.inputs, n.output.name, n.output.shape, n.output.zero_point, n.activation, n.bits)
+                             for n in network.nodes]
+  assert kernels(got) == kernels(wanted)
+  scales = lambda network: np.array([tensor.scale for tensor in network.tensors])
+  np.testing.assert_allclose(scales(got), scales(wanted), atol=STEPS * RATE / 2)
+  weighted = [(a, b) for a, b in zip(got.nodes, wanted.nodes) if a.codes is not None]
+  for a, b in weighted:
+    np.testing.assert_allclose(a.scales, b.scales, atol=STEPS * RATE / 2, err_msg=a.output.name)
+  different = np.concatenate([np.abs(a.codes.astype(int) - b.codes).ravel() for a, b in weighted])
+  assert different.max() <= 1 and different.mean() <= .01
+
+
+def test_the_reference_decides_something(reference):
+  """The reference itself is a network worth comparing: every kind of decision was made."""
+  hard = reference.found.hard
+  assert 0 < hard.keep.sum() < hard.keep.size
+  assert len(hard.choices) == 1 and set(hard.bits.values()) <= {4, 8}
