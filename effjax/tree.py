@@ -57,7 +57,8 @@ def _pattern(where):
   try:
     return re.compile(where)
   except re.error as error:
-    raise EffjaxError(f'pattern {where!r} is not a regular expression ({error}): escape what is meant literally') from error
+    raise EffjaxError(f'pattern {where!r} is not a regular expression ({error}): escape what is meant '
+                      'literally') from error
 
 
 def map_at(f: Callable[[Path, Any], Any], tree: PyTree, paths: Collection[Path]) -> PyTree:

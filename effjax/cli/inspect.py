@@ -29,7 +29,8 @@ def verify(folder: pathlib.Path) -> int:
   options, network = options_of(folder), export.load(folder / 'model.npz')
   dataset = data.load(options.data, options.data_dir)
   found = export.verify(folder / 'model.tflite', network, test_images(dataset))
-  table = Table(Column('tensor', overflow='fold'), 'kernel', 'bits', 'equal codes [%]', 'largest difference', 'builtin kernels [%]', 'largest')
+  table = Table(Column('tensor', overflow='fold'), 'kernel', 'bits', 'equal codes [%]', 'largest difference',
+                'builtin kernels [%]', 'largest')
   for row in found.tensors:
     table.add_row(row.name, row.op, str(row.bits), f'{100 * row.xnnpack_equal:.2f}', str(row.xnnpack_max),
                   f'{100 * row.builtin_equal:.2f}', str(row.builtin_max))

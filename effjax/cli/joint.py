@@ -13,10 +13,22 @@ import numpy as np
 import optax
 
 from effjax import cost, data, export, graph, quantize, report, search, sparsify, train, tree
-from effjax.cli.phases import (IDENTITY, Phase, Setting, accuracy, check_logits, batches, distillation, fixed_forward,
-                               flax_forward, run_phase, teacher)
+from effjax.cli import results
+from effjax.cli.phases import (
+  IDENTITY,
+  Phase,
+  Setting,
+  accuracy,
+  batches,
+  check_logits,
+  distillation,
+  fixed_forward,
+  flax_forward,
+  run_phase,
+  teacher,
+)
 from effjax.errors import EffjaxError
-from effjax.reparam import CHANNELS, Fact, Reparam, at, chain, over
+from effjax.reparam import Fact, Reparam, at, chain, over
 from effjax.tree import PyTree
 
 WIDTHS = (4, 8)  # bits that the target's convolutions can read
@@ -76,13 +88,14 @@ def joint(options: Options, folder: pathlib.Path) -> dict[str, Any]:
   int8 = deploy(setting, before, baseline, baseline, {})
   tuning = Phase('result', options.steps, 4e-3, 1e-4)
   result = deploy(setting, tuning, Trained(found.hard.fn, found.hard.params), baseline, found.hard.bits)
-  results = {
+  summary = {
       'baseline': _float_row(setting, baseline), 'int8_baseline': int8[0], 'result': result[0],
       'budgets': {name: {'asked': b.limit, 'reached': result[0][name]} for name, b in space.budgets.items()},
       'verify': result[1], 'seed': options.seed, 'data': options.data, 'seconds': time.time() - start,
-      'versions': _versions(), 'layers': _layers(found), 'operators': _operators(found)}
-  report.write(folder, results, _history(folder, space.budgets))
-  return results
+      'versions': results.versions(), 'layers': results.layers(space.profile, found.hard),
+      'operators': results.operators(found.hard, found.soft, space.channels, OPERATORS)}
+  report.write(folder, summary, results.history(folder, space.budgets))
+  return summary
 
 
 def plan(options: Options, setting: Setting) -> Space:
@@ -96,7 +109,8 @@ def plan(options: Options, setting: Setting) -> Space:
   channels, profile = graph.channels(*supernet, example), graph.profile(*supernet, example)
   limits = _limits(options, graph.profile(*baseline, example))
   costs = {'flash_bytes': cost.flash_bytes, 'macs': cost.macs}
-  budgets = {name: train.Budget(lambda facts, f=costs[name]: f(profile, facts), limit) for name, limit in limits.items()}
+  budget = lambda name, limit: train.Budget(lambda facts: costs[name](profile, facts), limit)
+  budgets = {name: budget(name, limit) for name, limit in limits.items()}
   narrow = {path: Fact(bits=jnp.float32(WIDTHS[0])) for path in tree.select(options.where, supernet.params)}
   quantize.check_kernels(narrow, {row.path for row in profile.rows})
   train.check_feasible(budgets, train.smallest(budgets, channels, narrow))
@@ -142,9 +156,9 @@ def deploy(setting: Setting, phase: Phase, network: Trained, taught_by: Trained,
   size = export.tflite(integers, path)
   export.save(integers, path.with_suffix('.npz'))
   checks = _checks(export.verify(path, integers, test_images(setting.dataset)))
-  row = _row(graph.profile(*network, setting.example()), fixed.facts, 8, 1)
+  row = results.row(graph.profile(*network, setting.example()), fixed.facts, 8, 1)
   predict = lambda x: export.simulate(integers, x)
-  return row | {'accuracy': accuracy(setting, predict), 'file_bytes': size, 'params': _count(network.params),
+  return row | {'accuracy': accuracy(setting, predict), 'file_bytes': size, 'params': results.count(network.params),
                 'latency_ms': export.latency_ms(path)}, checks
 
 
@@ -192,7 +206,8 @@ def _shapes(options, setting, operators) -> Trained:
   except (TypeError, AttributeError) as error:
     if options.model is None:
       raise
-    raise EffjaxError(f'joint: --model {options.model!r} does not run ({str(error).splitlines()[0]}): {CALLED}') from error
+    reason = str(error).splitlines()[0]
+    raise EffjaxError(f'joint: --model {options.model!r} does not run ({reason}): {CALLED}') from error
   return _evaluated(net, params, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), stats))
 
 
@@ -242,54 +257,10 @@ def _part(options, share):
   return max(1, round(options.steps * share))
 
 
-def _count(params):
-  return sum(w.size for w in jax.tree.leaves(params))
-
-
-def _row(profile, facts, activation_bits, entry_bytes):
-  return {'macs': float(cost.macs(profile, facts)),
-          'bitops': float(cost.bitops(profile, facts, activation_bits=activation_bits)),
-          'flash_bytes': float(cost.flash_bytes(profile, facts)),
-          'peak_ram_bytes': float(cost.peak_ram(profile, facts, bytes_per_entry=entry_bytes))}
-
-
 def _float_row(setting, baseline):
   path = setting.folder / 'baseline.tflite'
   size = export.float_tflite(*baseline, setting.example(), path)
   predict = lambda x: baseline.fn(baseline.params, x)
-  return _row(graph.profile(*baseline, setting.example()), {}, 32, 4) | {
-      'accuracy': accuracy(setting, predict), 'file_bytes': size, 'params': _count(baseline.params),
+  return results.row(graph.profile(*baseline, setting.example()), {}, 32, 4) | {
+      'accuracy': accuracy(setting, predict), 'file_bytes': size, 'params': results.count(baseline.params),
       'latency_ms': export.latency_ms(path)}
-
-
-def _layers(found):
-  """Bits and kept output channels of each layer that is left."""
-  out = []
-  for row in found.space.profile.rows:
-    if row.path in found.hard.bits:
-      ids = row.weight_axes[-1]
-      kept = int(np.where(ids >= 0, found.hard.keep[np.maximum(ids, 0)], True).sum()) if found.space.channels.size else len(ids)
-      out.append({'name': row.path.rsplit('/', 1)[0], 'bits': found.hard.bits[row.path], 'kept': kept,
-                  'channels': len(ids)})
-  return out
-
-
-def _operators(found):
-  out = []
-  for path, n in found.space.channels.choices.items():
-    names = [op for op in OPERATORS if n == len(OPERATORS) or op != 'skip']
-    out.append({'block': path.rsplit('/', 1)[0], 'names': names, 'chosen': found.hard.choices[path],
-                'probabilities': np.asarray(found.soft[path].choice)})
-  return out
-
-
-def _history(folder, budgets):
-  lines = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
-  lines = [line for line in lines if line['name'] == 'search']
-  return {'step': [line['step'] for line in lines], 'accuracy': [line['accuracy'] for line in lines],
-          **{name: [line[f'cost/{name}'] for line in lines] for name in budgets}}
-
-
-def _versions():
-  names = ('effjax', 'jax', 'flax', 'optax', 'litert-converter', 'ai-edge-litert')
-  return {name: importlib.metadata.version(name) for name in names}

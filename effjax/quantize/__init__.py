@@ -5,5 +5,5 @@ from effjax.quantize.lsq import codes, lsq
 from effjax.quantize.lsq_plus import lsq_plus
 from effjax.quantize.mixed_bits import mixed_bits
 
-__all__ = ['RANGES', 'WEIGHTS', 'Aware', 'Deployed', 'activations', 'aware', 'check_kernels', 'codes', 'deployed', 'lsq',
-           'lsq_plus', 'mixed_bits']
+__all__ = ['RANGES', 'WEIGHTS', 'Aware', 'Deployed', 'activations', 'aware', 'check_kernels', 'codes', 'deployed',
+           'lsq', 'lsq_plus', 'mixed_bits']

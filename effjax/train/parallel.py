@@ -50,8 +50,9 @@ def check_devices(how: str, devices: int, batch_size: int) -> None:
   if how == 'jit' and devices != 1:
     raise EffjaxError(f"compile_step: 'jit' runs on one device, got {devices}: use 'mesh' or 'pmap'")
   if batch_size % devices:
+    below = batch_size // devices
     raise EffjaxError(f'a batch of {batch_size} examples does not divide over {devices} devices: '
-                      f'use {max(batch_size // devices, 1) * devices} or {(batch_size // devices + 1) * devices} examples')
+                      f'use {max(below, 1) * devices} or {(below + 1) * devices} examples')
 
 
 def _jit(step, devices):

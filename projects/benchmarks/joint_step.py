@@ -6,6 +6,7 @@ import argparse
 import os
 import statistics
 import time
+import timeit
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +43,7 @@ def prepared(forward, reparam, params, stats, batch, **options):
 
 
 def steps(batch):
-  """The steps by name, each ready to be compiled."""
+  """The steps by name, each ready to be compiled, and the multiply-accumulates of the supernet for one image."""
   x = data.normalize(jnp.asarray(batch['image']))
   super_net, small_net = search.MBConvNet(10), search.MBConvNet(10, operators=('mb6_k3',))
   params, stats, fn = initialised(super_net, x[:1])
@@ -54,16 +55,17 @@ def steps(batch):
   joint = chain(at('.*choice', search.gumbel(temperature=1.)), at('.*kernel', quantize.mixed_bits((4, 8))), gates)
   taught = dict(terms=distillation({HINT: HINT}, 1.), teacher=teacher(plain_fn, plain_params, [HINT]))
   aware = quantize.aware(plain_fn, plain_params, x)
-  return {
+  ready = {
       'supernet': prepared(flax_forward(super_net), chain(), params, stats, batch),
       'joint': prepared(flax_forward(super_net, [HINT]), joint, params, stats, batch, budgets=budgets, **taught),
       'gated': prepared(flax_forward(super_net), gates, params, stats, batch),
       'baseline': prepared(flax_forward(small_net), chain(), plain_params, plain_stats, batch),
       'qat': prepared(fixed_forward(aware.apply), aware.reparam, aware.params, (), batch)}
+  return ready, float(cost.macs(profile, {}))
 
 
 def measured(ready, batch, rounds, repeats):
-  """(seconds of the first call, seconds a step in each round) by name; the steps take turns within a round."""
+  """(seconds of the first call: trace, compile, a step; seconds a step in each round) by name, taking turns in a round."""
   first, times, states = {}, {name: [] for name in ready}, {}
   for name, (step, state) in ready.items():
     start = time.perf_counter()
@@ -79,25 +81,38 @@ def measured(ready, batch, rounds, repeats):
   return first, times
 
 
+def bound(median, macs):
+  """One line: arithmetic done against what a large matrix product reaches, and where the joint step's time goes."""
+  a, product = jnp.ones((1024, 1024)), jax.jit(jnp.matmul)
+  seconds = timeit.repeat(lambda: product(a, a).block_until_ready(), number=1, repeat=10)
+  peak, reached = 2 * 1024**3 / min(seconds) / 1e9, 6 * macs * BATCH / median['supernet'] / 1e9
+  ms = {name: 1e3 * seconds for name, seconds in median.items()}
+  return (f'bound: the float step of the supernet does {reached:.1f} GFLOP/s of the {peak:.0f} of a 1024x1024 product, '
+          'so memory traffic and small kernels bound it, not arithmetic. '
+          f'Of the {ms["joint"]:.1f} ms of a joint step {ms["supernet"]:.1f} are the supernet itself (every operator: '
+          f'{ms["supernet"] / ms["baseline"]:.1f} baselines), {ms["gated"] - ms["supernet"]:.1f} the gates, '
+          f'{ms["joint"] - ms["gated"]:.1f} bits, choices, costs and the teacher.')
+
+
 def main():
   parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument('--rounds', type=int, default=15)
-  parser.add_argument('--repeats', type=int, default=10, help='steps of one kind in a round')
+  parser.add_argument('--rounds', type=int, default=40)
+  parser.add_argument('--repeats', type=int, default=3, help='steps of one kind in a round')
   args = parser.parse_args()
   batch = jax.tree.map(jnp.asarray, data.batches(data.load().train, BATCH, 0)(0))
-  first, times = measured(steps(batch), batch, args.rounds, args.repeats)
+  ready, macs = steps(batch)
+  first, times = measured(ready, batch, args.rounds, args.repeats)
+  median = {name: statistics.median(values) for name, values in times.items()}
   print(f'jax {jax.__version__}, {jax.devices()[0].device_kind}, {os.cpu_count()} cores, batch {BATCH} of 8x8 digits, '
         f'{args.rounds} rounds of {args.repeats} steps; load at the end {os.getloadavg()[0]:.1f}')
-  print(f'{"step":10} {"ms, median":>10} {"first call, s":>14}')
+  print(f'{"step":10} {"ms, median":>10} {"compile, s":>12}')
   for name in times:
-    print(f'{name:10} {1e3 * statistics.median(times[name]):10.1f} {first[name]:14.1f}')
-  ratios = {}
+    print(f'{name:10} {1e3 * median[name]:10.1f} {first[name]:12.1f}')
   for what, (of, over_) in PAIRS.items():
     by_round = sorted(a / b for a, b in zip(times[of], times[over_], strict=True))
     low, _, high = statistics.quantiles(by_round, n=4)
-    ratios[of] = statistics.median(by_round)
-    print(f'{what}: {ratios[of]:.2f} times its float step (quartiles {low:.2f} to {high:.2f})')
-  print(bound(times, ratios))
+    print(f'{what}: {statistics.median(by_round):.2f} times its float step (quartiles {low:.2f} to {high:.2f})')
+  print(bound(median, macs))
 
 
 if __name__ == '__main__':

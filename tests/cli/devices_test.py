@@ -1,13 +1,14 @@
 """One seed, one result: the search, the fine-tuning and the file on 1, 2 and 4 devices, by mesh and by pmap.
 
-What must be exactly equal is what is discrete: operators, masks, bits, the kernels of the file, their shapes, zero
-points. What is a float32 sum over the batch is reordered by the split: a partial sum per device, then their sum, about
-1e-7 relative each time. Plain gradients would keep that (see tests/train/parallel_test.py); Adam does not. Its step is of
-the size of its rate whatever the gradient's size, so where a gradient cancels to nothing its rounding error decides the
-direction. Two runs of n steps at rate r may therefore be up to `2 n r` apart in such a parameter, however small the errors,
-and this, summed over the cosine of the rates, is the tolerance for what Adam moves: 0.5 n r on either side. Scales near 0.01
-at r = 1e-4 were seen to differ by 1 %; integer codes and probabilities not at all and by 1e-6. A code may lie on the edge
-between two integers: 1 in 100 may differ, by one.
+What is discrete must be exactly equal: operators, masks, bits, the kernels of the file, their shapes and zero points.
+
+A float32 sum over the batch is reordered by the split: a partial sum per device, then their sum, 1e-7 relative apart.
+Plain gradients keep it at that (tests/train/parallel_test.py); Adam does not. Its step is as large as its rate however
+small the gradient is, so where a gradient cancels to nothing, rounding decides the direction of the whole step. With rate
+r falling to 0 along a cosine in n steps, such a parameter ends up to n r / 2 to either side, whatever the precision. The
+tolerance for learned scales is that, n r / 2 (measured: 1e-4, a quarter of it). Probabilities have clear gradients and
+may differ by 1e-4 (measured: 1e-6). A weight may lie on the edge between two codes: 1 in 100 may differ, by one code
+(measured: none).
 """
 import importlib
 from typing import NamedTuple

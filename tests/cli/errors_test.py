@@ -39,8 +39,8 @@ OPTIONS = {
     'an infeasible budget of operations': (
         '--macs 99', r"budget 'macs' of 99 cannot be met: the smallest reachable value is \d+; ask for that"),
     'a pattern that matches nothing': (
-        '--where .*kernels', r"pattern '\.\*kernels' matches none of \d+ leaves: nearest are \[.*kernel.*\]; a pattern must "
-        'match the whole path'),
+        '--where .*kernels', r"pattern '\.\*kernels' matches none of \d+ leaves: nearest are \[.*kernel.*\]; a pattern "
+        'must match the whole path'),
     'a pattern that is none': ('--where [', r"pattern '\[' is not a regular expression"),
     'a pattern of what is no kernel': ('--where .*(kernel|bias)', 'bias.*feed no convolution or product'),
     'more devices than there are': (
@@ -65,7 +65,8 @@ OPTIONS = {
         '--model models:Narrow', r"model: for one image of 'digits/train' it gives \(1, 7\), wanted logits of shape "
         r'\(1, 10\): end it in a dense layer of 10 features'),
     'a model that gives no logits': (
-        '--model models:Named', r"model: for one image of 'digits/train' it gives \{'logits': \(1, 10\)\}, wanted logits"),
+        '--model models:Named', r"model: for one image of 'digits/train' it gives \{'logits': \(1, 10\)\}, "
+        'wanted logits'),
 }
 
 
@@ -139,16 +140,16 @@ def test_a_data_set_neither_prepared_nor_downloadable(fails, tmp_path, monkeypat
 
   monkeypatch.setattr(requests, 'head', offline)
   error = fails('joint', '--out', tmp_path / 'run', '--data', 'mnist', '--data-dir', tmp_path / 'sets')
-  assert re.search(r"data set 'mnist' is not prepared in .*sets.* and cannot be made there \(.*\): pass the folder that "
-                   'holds a prepared copy', error)
+  assert re.search(r"data set 'mnist' is not prepared in .*sets.* and cannot be made there \(.*\): pass the folder "
+                   'that holds a prepared copy', error)
   assert not (tmp_path / 'run').exists()
 
 
 def test_a_folder_that_holds_another_run(fails, tmp_path):
   folder = run_folder(tmp_path / 'run')
   before = contents(folder)
-  assert re.search(r"run folder '.*run' holds another run \(found options.json\): choose another with --out, or continue "
-                   'that run with --resume', fails('joint', '--out', folder))
+  assert re.search(r"run folder '.*run' holds another run \(found options.json\): choose another with --out, or "
+                   'continue that run with --resume', fails('joint', '--out', folder))
   assert contents(folder) == before
   assert re.search("run folder '.*options.json' is a file: choose another folder with --out",
                    fails('joint', '--out', folder / 'options.json'))
