@@ -86,7 +86,7 @@ def joint(options: Options, folder: pathlib.Path) -> dict[str, Any]:
   found = search_network(options, setting, space, baseline)
   before = Phase('int8_baseline', _part(options, .2), 5e-4, 1e-4)
   int8 = deploy(setting, before, baseline, baseline, {})
-  tuning = Phase('result', options.steps, 4e-3, 1e-4)
+  tuning = Phase('result', _part(options, 1.5), 1e-2, 2e-4)
   result = deploy(setting, tuning, Trained(found.hard.fn, found.hard.params), baseline, found.hard.bits)
   summary = {
       'baseline': _float_row(setting, baseline), 'int8_baseline': int8[0], 'result': result[0],
@@ -173,6 +173,9 @@ def _setting(options, folder):
   if options.devices > len(devices):
     raise EffjaxError(f'joint: --devices {options.devices}, this machine has {len(devices)}: on CPU set '
                       f'XLA_FLAGS=--xla_force_host_platform_device_count={options.devices}')
+  if options.bilevel is None:  # nothing is decided on held-out data: all of it trains
+    train_all = data.joined(dataset.train.name, dataset.train, dataset.validation)
+    dataset = dataset._replace(train=train_all)
   how = data.standard(options.data, dataset.train.shape)
   return Setting(folder, dataset, lambda keys, image: data.augment(keys, image, **how), options.batch_size,
                  options.seed, options.parallel, devices[:options.devices], options.every_steps)

@@ -2,6 +2,7 @@
 from effjax.data.augment import augment, normalize, standard
 from effjax.data.batches import batches, evaluation_batches
 from effjax.data.load import load
-from effjax.data.source import Dataset, Source, subset
+from effjax.data.source import Dataset, Source, joined, subset
 
-__all__ = ['Dataset', 'Source', 'augment', 'batches', 'evaluation_batches', 'load', 'normalize', 'standard', 'subset']
+__all__ = ['Dataset', 'Source', 'augment', 'batches', 'evaluation_batches', 'joined', 'load', 'normalize', 'standard',
+           'subset']

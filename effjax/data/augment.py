@@ -2,7 +2,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key, UInt8
+from jaxtyping import Array, Float, Key, Num, UInt8
 
 FLIPPED = frozenset({'cifar10', 'cifar100'})
 
@@ -18,8 +18,8 @@ def normalize(image: UInt8[Array, '*s']) -> Float[Array, '*s']:
   return image.astype(jnp.float32) * np.float32(1 / 255)
 
 
-def augment(keys: Key[Array, ' n'], image: Float[Array, 'n h w c'], *, pad: int,
-            flip: bool) -> Float[Array, 'n h w c']:
+def augment(keys: Key[Array, ' n'], image: Num[Array, 'n h w c'], *, pad: int,
+            flip: bool) -> Num[Array, 'n h w c']:
   """Each image shifted by -pad to pad pixels both ways (zeros come in), and mirrored with probability 1/2.
 
   The crop after zero padding of He et al. 2016, arXiv:1512.03385, section 4.2: all (2 pad + 1)^2 shifts are equally

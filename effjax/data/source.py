@@ -45,6 +45,23 @@ def subset(source: Source, name: str, indices: np.ndarray) -> Source:
   return source._replace(name=name, size=len(indices), fetch=lambda chosen: source.fetch(indices[chosen]))
 
 
+def joined(name: str, first: Source, second: Source) -> Source:
+  """The examples of `first`, then those of `second`, as one source.
+
+  >>> zeros = lambda labels: arrays('some', np.zeros((len(labels), 2, 2, 1), np.uint8), np.array(labels, np.int32), 7)
+  >>> joined('all', zeros([4, 5]), zeros([6])).fetch(np.array([2, 0]))['label']
+  array([6, 4], dtype=int32)
+  """
+  def fetch(chosen):
+    order = np.argsort(chosen >= first.size, kind='stable')  # those of `first` in front
+    split = int((chosen < first.size).sum())
+    parts = first.fetch(chosen[order][:split]), second.fetch(chosen[order][split:] - first.size)
+    back = np.argsort(order, kind='stable')
+    return {key: np.concatenate([part[key] for part in parts])[back] for key in parts[0]}
+
+  return first._replace(name=name, size=first.size + second.size, fetch=fetch)
+
+
 def arrays(name: str, images: np.ndarray, labels: np.ndarray, num_classes: int) -> Source:
   """A source of what is in memory: uint8 images [n, h, w, c] and int32 labels [n]."""
   return Source(name, num_classes, images.shape[1:], len(images),

@@ -65,7 +65,7 @@ def steps(batch):
 
 
 def measured(ready, batch, rounds, repeats):
-  """(seconds of the first call: trace, compile, a step; seconds a step in each round) by name, taking turns in a round."""
+  """(seconds of the first call: trace, compile, one step; seconds a step by round) by name, taking turns."""
   first, times, states = {}, {name: [] for name in ready}, {}
   for name, (step, state) in ready.items():
     start = time.perf_counter()

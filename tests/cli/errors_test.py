@@ -51,7 +51,7 @@ OPTIONS = {
     'a batch that does not divide': (
         '--devices 4 --parallel pmap --batch-size 30', 'a batch of 30 examples does not divide over 4 devices'),
     'a batch larger than the set': (
-        '--batch-size 5000', "batch_size: wants 1 to 1257, the examples in 'digits/train', got 5000: choose a smaller"),
+        '--batch-size 5000', "batch_size: wants 1 to 1437, the examples in 'digits/train', got 5000: choose a smaller"),
     'a held-out batch larger than its set': (
         '--batch-size 200 --bilevel first', "batch_size: wants 1 to 180, the examples in 'digits/validation', got 200"),
     'a model that is not there': (

@@ -1,8 +1,9 @@
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from effjax.data.source import arrays, permutation, subset
+from effjax.data.source import arrays, joined, permutation, subset
 
 
 @settings(max_examples=20, deadline=None)
@@ -29,3 +30,20 @@ def test_subset_of_subset():
   part = subset(subset(whole, 'odd', np.array([1, 3])), 'last', np.array([1]))
   assert part.size == 1
   assert part.fetch(np.array([0]))['label'].tolist() == [3]
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_joined_is_the_concatenation(seed):
+  """Any indices, repeated and in any order, of either part or both."""
+  rng = np.random.default_rng(seed)
+  make = lambda n: arrays('part', rng.integers(0, 256, (n, 2, 2, 1)).astype(np.uint8),
+                           rng.integers(0, 9, n).astype(np.int32), 9)
+  first, second = make(5), make(3)
+  both = joined('both', first, second)
+  all_images = np.concatenate([part.fetch(np.arange(part.size))['image'] for part in (first, second)])
+  all_labels = np.concatenate([part.fetch(np.arange(part.size))['label'] for part in (first, second)])
+  assert both.size == 8
+  for chosen in (rng.integers(0, 8, 20), np.array([6, 7]), np.array([0, 4]), np.arange(8)[::-1]):
+    got = both.fetch(chosen)
+    np.testing.assert_array_equal(got['image'], all_images[chosen])
+    np.testing.assert_array_equal(got['label'], all_labels[chosen])
