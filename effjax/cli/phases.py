@@ -79,7 +79,8 @@ def run_phase(setting: Setting, phase: Phase, forward: Forward, reparam: Reparam
   batch = batches(setting, phase.bilevel)
   first = batch(0) if phase.bilevel is None else batch(0)[0]
   shard = jax.tree.map(lambda x: x[:max(1, len(x) // len(setting.devices))], first)
-  state = train.init_state(objective, reparam, optimizer, slots, model_state, shard, setting.key(phase.name))
+  state = train.init_state(objective, reparam, optimizer, slots, model_state, shard, setting.key(phase.name),
+                           axis_name=setting.axis_name)
   return train.fit(train.compile_step(step, setting.how, setting.devices), state, batch, steps=phase.steps,
                    directory=setting.folder / 'checkpoints' / phase.name, every_steps=setting.every_steps,
                    metrics_file=setting.folder / 'metrics.jsonl', name=phase.name)

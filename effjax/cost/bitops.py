@@ -8,7 +8,7 @@ from effjax.reparam import Fact
 from effjax.tree import Path
 
 
-def bitops(profile: Profile, facts: dict[Path, Fact], *, activation_bits: float = 8.) -> Float[Array, '']:
+def bitops(profile: Profile, facts: dict[Path, Fact], *, activation_bits: float | int = 8) -> Float[Array, '']:
   """Expected bit operations: `sum_rows P(row) macs(row) E[weight bits] activation_bits`.
 
   The measure of mixed-precision search (Baskin et al. 2021, arXiv:1804.10969: BOPs without the accumulator's term).

@@ -8,7 +8,7 @@ from effjax.reparam import Fact
 from effjax.tree import Path
 
 
-def peak_ram(profile: Profile, facts: dict[Path, Fact], *, bytes_per_entry: float = 1.) -> Float[Array, '']:
+def peak_ram(profile: Profile, facts: dict[Path, Fact], *, bytes_per_entry: float | int = 1) -> Float[Array, '']:
   """Bytes of the activations alive at the worst step: `max_t sum_{buffers alive at t} P(buffer) entries`.
 
   Liveness over the traced order; a step that only changes values (bias, normalisation, activation function) takes

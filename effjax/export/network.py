@@ -55,13 +55,13 @@ class Network(NamedTuple):
 
 
 def weight_bytes(network: Network) -> int:
-  """Bytes of the weight codes and biases in flash: int4 codes two to a byte."""
+  """Bytes of the weights in flash: int4 codes two to a byte, an int32 bias and a float32 scale for each output."""
   return sum(node_bytes(node) for node in network.nodes if node.codes is not None)
 
 
 def node_bytes(node: Node) -> int:
   """The same of one kernel with weights."""
-  return -(-node.codes.size * container(node.bits) // 8) + 4 * node.bias.size
+  return -(-node.codes.size * container(node.bits) // 8) + 8 * node.bias.size
 
 
 def macs(node: Node) -> int:

@@ -66,7 +66,8 @@ def _weighted(node, sources, x):
   along = lambda value: np.reshape(value, (1,) * (x[0].ndim - 1) + (-1,))
   acc = accumulate(node, x[0] - sources[0].zero_point) + along(node.bias)
   scale, output = np.float32(sources[0].scale), np.float32(node.output.scale)
-  if node.op == 'dense' or container(node.bits) == 8:
+  even = node.codes.shape[0] % 2 == 0  # XNNPACK leaves int4 products of an odd number of inputs to the builtin kernel
+  if container(node.bits) == 8 or (node.op == 'dense' and even):
     return _float_rounding(node, acc, along(scale * node.scales / output))
   multiplier, exponent = map(along, fixed_point(np.float64(scale) * node.scales / np.float64(output)))
   away = along(np.arange(multiplier.size) >= multiplier.size // _LANES * _LANES) & (node.op == 'depthwise')

@@ -121,7 +121,7 @@ def _rows(content, network, codes, tensors):
   rows = []
   for node in network.nodes:
     name = node.output.name
-    if name in got[True]:
+    if name in got[True] and got[True][name].shape == tensors[name].shape:
       pair = [agreement([tensors[name]], [got[kind][name]]) for kind in (True, False)]
       rows.append(Row(name, node.op, node.bits, *(x for a in pair for x in (a.codes_equal, a.max_code_difference))))
   return tuple(rows)

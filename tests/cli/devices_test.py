@@ -3,12 +3,12 @@
 What is discrete must be exactly equal: operators, masks, bits, the kernels of the file, their shapes and zero points.
 
 A float32 sum over the batch is reordered by the split: a partial sum per device, then their sum, 1e-7 relative apart.
-Plain gradients keep it at that (tests/train/parallel_test.py); Adam does not. Its step is as large as its rate however
-small the gradient is, so where a gradient cancels to nothing, rounding decides the direction of the whole step. With rate
-r falling to 0 along a cosine in n steps, such a parameter ends up to n r / 2 to either side, whatever the precision. The
-tolerance for learned scales is that, n r / 2 (measured: 1e-4, a quarter of it). Probabilities have clear gradients and
-may differ by 1e-4 (measured: 1e-6). A weight may lie on the edge between two codes: 1 in 100 may differ, by one code
-(measured: none).
+Plain gradients keep it at that (tests/train/parallel_test.py); Adam does not. Its step is as large as its rate
+however small the gradient is, so where a gradient cancels to nothing, rounding decides the direction of the whole
+step. With rate r falling to 0 along a cosine in n steps, such a parameter ends up to n r / 2 to either side, whatever
+the precision. The tolerance for learned scales is that, n r / 2 (measured: 1e-4, a quarter of it). Probabilities have
+clear gradients and may differ by 1e-4 (measured: 1e-6). A weight may lie on the edge between two codes: 1 in 100 may
+differ, by one code (measured: none).
 """
 import importlib
 from typing import NamedTuple

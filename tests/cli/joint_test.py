@@ -23,18 +23,17 @@ FILES = {'options.json', 'metrics.jsonl', 'report.json', 'report.md', 'model.tfl
 # The command, killed while the search is in its step 5; the checkpoint of step 4 is there.
 KILLED = '''
 import os, runpy, signal, sys
-from effjax.cli import phases
-whole = phases.batches
+from effjax import train
+fit = train.fit
 
-def batches(setting, phase):
-  batch = whole(setting, phase)
-  def of_step(step):
-    if (phase.name, step) == ('search', 5):
+def dying(step, state, batches, **options):
+  def of_step(i):
+    if (options['name'], i) == ('search', 5):
       os.kill(os.getpid(), signal.SIGKILL)
-    return batch(step)
-  return of_step
+    return batches(i)
+  return fit(step, state, of_step, **options)
 
-phases.batches = batches
+train.fit = dying
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name='__main__')
 '''
@@ -115,7 +114,8 @@ def test_the_file_is_the_network(run, results):
   network = export.load(run / 'model.npz')
   weighted = [node for node in network.nodes if node.codes is not None]
   assert results['result']['file_bytes'] == (run / 'model.tflite').stat().st_size
-  assert results['result']['flash_bytes'] == export.weight_bytes(network)
+  rounding = export.weight_bytes(network) - results['result']['flash_bytes']  # half a byte for an odd number of codes
+  assert 0 <= rounding <= .5 * len(weighted)
   assert results['result']['macs'] == sum(map(export.macs, weighted))
 
 
@@ -148,7 +148,8 @@ def test_verify_and_profile(run, results):
   assert '360 examples: same class 100.00 %' in ' '.join(out.split())
   code, out = command('profile', run)
   assert code == 0
-  assert re.search(rf'all .*{results["result"]["macs"]:,.0f} .*{results["result"]["flash_bytes"]:,.0f}', out)
+  size = export.weight_bytes(export.load(run / 'model.npz'))
+  assert re.search(rf'all .* {results["result"]["macs"]:,.0f} .* {size:,} ', out)
 
 
 def test_python_m_effjax_is_the_same(run):
@@ -168,7 +169,7 @@ def test_a_file_that_is_not_its_network_is_told(copied, capsys):
   capsys.readouterr()
   file.write_bytes(content[:len(content) // 2])
   assert main(['verify', str(copied)]) == 2
-  assert re.fullmatch('effjax: .*model.tflite .*\n', capsys.readouterr().err)
+  assert re.fullmatch('effjax: LiteRT cannot run the file: .*\n', capsys.readouterr().err)
 
 
 def test_a_corrupt_checkpoint(copied, capsys):

@@ -22,8 +22,8 @@ def test_weight_bytes_count_two_int4_codes_to_a_byte(ready, some):
   nodes = ready(some).network().nodes
   nodes = [node for node in nodes if node.codes is not None]
   codes, biases = (sum(getattr(node, name).size for node in nodes) for name in ('codes', 'bias'))
-  assert full == codes + 4 * biases
-  assert codes / 2 <= half - 4 * biases < codes / 2 + len(nodes)
+  assert full == codes + 8 * biases
+  assert codes / 2 <= half - 8 * biases < codes / 2 + len(nodes)
 
 
 def test_missing_and_corrupt_files_are_named(tmp_path):
