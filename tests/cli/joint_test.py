@@ -17,7 +17,7 @@ from effjax.cli import main
 from effjax.report.schema import CHECKS, KEYS, METRICS, NETWORKS
 
 OPTIONS = ['--steps', '6', '--batch-size', '32', '--every-steps', '2', '--seed', '3']
-PHASES = {'baseline': 6, 'search': 6, 'int8_baseline': 1, 'result': 6}
+PHASES = {'baseline': 6, 'search': 6, 'int8_baseline': 1, 'result': 9}
 FILES = {'options.json', 'metrics.jsonl', 'report.json', 'report.md', 'model.tflite', 'model.npz', 'baseline.tflite',
          'int8_baseline.tflite', 'int8_baseline.npz', 'trajectory.png', 'layers.png', 'operators.png', 'pareto.png'}
 # The command, killed while the search is in its step 5; the checkpoint of step 4 is there.
