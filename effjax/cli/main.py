@@ -28,12 +28,15 @@ def _parser():
   parser = argparse.ArgumentParser('effjax', description='Architecture, bits, masks and distillation in one loss, out '
                                                          'as an int8 TFLite file that is the network that was trained.')
   commands = parser.add_subparsers(required=True, metavar='COMMAND')
-  run = commands.add_parser('joint', help='float baseline -> joint search -> int8 .tflite',
-                            formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+  run = commands.add_parser('joint', help='float baseline -> joint search -> int8 .tflite')
   run.set_defaults(run=_joint)
   defaults = Options()
-  add = lambda name, help, **more: run.add_argument(
-      f'--{name.replace("_", "-")}', help=help, default=getattr(defaults, name), **more)
+
+  def add(name, help, **more):  # what is not given is not in args, so that --resume can tell
+    default = getattr(defaults, name)
+    run.add_argument(f'--{name.replace("_", "-")}', default=argparse.SUPPRESS,
+                     help=help if default is None else f'{help}; default {default}', **more)
+
   add('data', 'digits, or an image classification set of TensorFlow Datasets')
   add('data_dir', 'where prepared TensorFlow Datasets lie')
   add('flash', 'budget in bytes of weights; default 30 %% of the int8 baseline', type=_amount)
@@ -80,13 +83,13 @@ def _number(kind, text, good, wanted):
 
 
 def _joint(args):
+  given = {name: value for name, value in vars(args).items() if name in Options._fields}
   if args.resume:
     folder = pathlib.Path(args.resume)
     options = inspect.options_of(folder)
-    if (folder / 'report.json').exists():
-      raise EffjaxError(f'run folder {str(folder)!r} is finished: see its report.md, or start another run with --out')
+    _check_resumed(folder, options, given | ({'out': args.out} if args.out else {}))
   else:
-    options = Options(**{name: getattr(args, name) for name in Options._fields})
+    options = Options(**given)
     folder = report.free(args.out or f'runs/{options.data.replace("/", "-")}-seed{options.seed}-'
                          f'{time.strftime("%Y%m%d-%H%M%S")}')
   results = joint(options, folder)
@@ -94,3 +97,14 @@ def _joint(args):
     Console().print(table)
   print(f'{folder}: model.tflite, report.md, report.json')
   return 0
+
+
+def _check_resumed(folder, options, given):
+  if (folder / 'report.json').exists():
+    raise EffjaxError(f'run folder {str(folder)!r} is finished: see its report.md, or start another run with --out')
+  had = options._asdict() | {'out': str(folder)}
+  other = [f'--{name.replace("_", "-")} {value} (the run has {had[name]})'
+           for name, value in given.items() if value != had[name]]
+  if other:
+    raise EffjaxError(f'joint: --resume goes on with the options of the run, got {", ".join(other)}: leave them out, '
+                      'or start another run')

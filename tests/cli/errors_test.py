@@ -202,3 +202,13 @@ def test_a_finished_run_cannot_be_resumed(fails, tmp_path):
   before = contents(folder)
   assert re.search("run folder '.*run' is finished", fails('joint', '--resume', folder))
   assert contents(folder) == before
+
+
+def test_a_resumed_run_keeps_its_options(fails, tmp_path):
+  folder = tmp_path / 'run'
+  folder.mkdir()
+  (folder / 'options.json').write_text(json.dumps(Options(seed=1)._asdict()))
+  error = fails('joint', '--resume', folder, '--seed', '2', '--macs', '9', '--out', tmp_path / 'other')
+  assert re.search(r'joint: --resume goes on with the options of the run, got --seed 2 \(the run has 1\), --macs 9.0 '
+                   r'\(the run has None\), --out .*other \(the run has .*run\): leave them out, or start another run',
+                   error)
