@@ -74,34 +74,41 @@ def label(fn: Callable, params: PyTree, *args: PyTree) -> Labelled:
                         'integer state as an argument, not as a parameter')
   program = trace(fn, params, *args)
   analysis = propagate(program)
-  labels = analysis.labels
-  roots = labels.find(np.arange(len(labels.parent)))
+  roots = analysis.labels.roots()
   leaves = {path: analysis.values[v].axes for v, path in program.paths.items()}
-  guards = np.unique(roots[list(labels.guards)]) if labels.guards else np.array([], np.int64)
-  order: dict[int, int] = {}
-  for axes in leaves.values():
-    for axis in axes:
-      for root in roots[axis]:
-        if root and root not in guards:
-          order.setdefault(int(root), len(order))
-  channel = np.full(len(roots), -1)
-  for root, number in order.items():
-    channel[root] = number
-  channel = channel[roots]
-  guard = {int(l): (path, i) for path, axes in leaves.items() for axis in axes for i, l in enumerate(axis)
-           if roots[l] in guards}
-  guard = {int(l): guard[int(r)] for l, r in enumerate(roots) if int(r) in guard}
-  found = Channels(len(order), {p: tuple(channel[x] for x in axes) for p, axes in leaves.items()},
-                   _consumers(labels, roots, channel, leaves), _groups(len(order), leaves, channel),
-                   {p: len(leaves[p][0]) for p, _ in guard.values()}, tuple(dict.fromkeys(analysis.unknown)))
+  guards = np.unique(roots[list(analysis.labels.guards)]) if analysis.labels.guards else np.array([], np.int64)
+  channel, size = _numbered(roots, leaves, guards)
+  guard, choices = _choices(roots, leaves, guards)
+  found = Channels(size, {p: tuple(channel[x] for x in axes) for p, axes in leaves.items()},
+                   _consumers(analysis.labels, roots, channel, leaves), _groups(size, leaves, channel),
+                   choices, tuple(dict.fromkeys(analysis.unknown)))
   return Labelled(program, analysis, channel, guard, found)
+
+
+def _numbered(roots, leaves, guards):
+  """For each label its channel or -1, and how many there are: numbered as they come in the leaves."""
+  seen = np.concatenate([roots[axis] for axes in leaves.values() for axis in axes] or [np.zeros(0, np.int64)])
+  free, first = np.unique(seen, return_index=True)
+  first = first[(free > 0) & ~np.isin(free, guards)]
+  channel = np.full(len(roots), -1)
+  channel[seen[np.sort(first)]] = np.arange(len(first))
+  return channel[roots], len(first)
+
+
+def _choices(roots, leaves, guards):
+  """For each label of an operator choice its (path, entry); for each path the number of its operators."""
+  entry, choices = {}, {}
+  for path, axes in leaves.items():
+    for axis in axes:
+      for i in np.flatnonzero(np.isin(roots[axis], guards)):
+        entry[int(roots[axis][i])], choices[path] = (path, int(i)), len(axis)
+  members = np.flatnonzero(np.isin(roots, guards))
+  return {int(l): entry[int(roots[l])] for l in members}, choices
 
 
 def _consumers(labels, roots, channel, leaves):
   """Axes to gate: those that sums run over; every axis of a channel that is also summed without a parameter."""
-  summed = np.zeros(len(roots), bool)
-  for axis in labels.contracted:
-    summed[axis] = True
+  summed = labels.summed()
   mixed = np.zeros(len(roots), bool)
   for axis in labels.mixed:
     mixed[roots[axis]] = True
@@ -115,12 +122,10 @@ def _consumers(labels, roots, channel, leaves):
 
 
 def _groups(size, leaves, channel):
-  touched: list[list] = [[] for _ in range(size)]
-  for path, axes in leaves.items():
-    for i, axis in enumerate(axes):
-      for c in np.unique(channel[axis]):
-        if c >= 0:
-          touched[c].append((path, i))
+  touched: list[list[int]] = [[] for _ in range(size)]
+  for number, axis in enumerate(axis for axes in leaves.values() for axis in axes):
+    for c in np.unique(channel[axis][channel[axis] >= 0]).tolist():
+      touched[c].append(number)
   names: dict[tuple, int] = {}
   return np.array([names.setdefault(tuple(t), len(names)) for t in touched], np.int64)
 

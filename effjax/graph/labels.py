@@ -3,56 +3,89 @@
 Label 0 is PINNED: an entry that can never go. All operations work on whole axes (integer arrays).
 """
 from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 
 PINNED = 0
 
 
+class Edge(NamedTuple):
+  """Why labels were joined, entry by entry: at the equation `at`, for the reason `why`."""
+  low: np.ndarray
+  high: np.ndarray
+  at: Any
+  why: str
+
+
 class Labels:
-  """A growing union-find. The root of a set is its smallest label, so whatever meets PINNED is pinned."""
+  """A growing union-find. The root of a set is its smallest label, so whatever meets PINNED is pinned.
+
+  Every join that changed something is kept in `edges`: together they are a spanning forest, so that there is one way
+  from a label to any other of its set.
+  """
 
   def __init__(self):
-    self.parent = np.zeros(1, np.int64)
+    self.room = np.arange(1024)  # parents of labels, and of those to come
+    self.size = 1
+    self.edges: list[Edge] = []
+    self.at: Any = None  # the equation that joins from now on
     self.contracted: list[np.ndarray] = []  # labels of parameter axes that a convolution or product sums over
     self.mixed: list[np.ndarray] = []  # labels summed over with no parameter in the sum
+    self.made_of: list[tuple[np.ndarray, np.ndarray]] = []  # an axis of a computed weight, and one that it is made of
     self.guards: set[int] = set()  # labels of single entries that multiply a whole tensor
 
   def fresh(self, n: int) -> np.ndarray:
     """n new labels."""
-    first = len(self.parent)
-    self.parent = np.concatenate([self.parent, np.arange(first, first + n)])
-    return np.arange(first, first + n)
+    first, self.size = self.size, self.size + n
+    if self.size > len(self.room):
+      self.room = np.concatenate([self.room, np.arange(len(self.room), 2 * self.size)])
+    return np.arange(first, self.size)
 
   def find(self, labels: np.ndarray) -> np.ndarray:
     """The root of each label."""
-    roots = self.parent[labels]
-    while not np.array_equal(roots, above := self.parent[roots]):
+    roots = self.room[labels]
+    while not np.array_equal(roots, above := self.room[roots]):
       roots = above
-    self.parent[labels] = roots
+    self.room[labels] = roots
     return roots
 
-  def join(self, a: np.ndarray, b: np.ndarray) -> None:
+  def summed(self) -> np.ndarray:
+    """For each label whether a sum with a parameter runs over it, also where the parameter was computed first."""
+    found = np.zeros(self.size, bool)
+    for axis in self.contracted:
+      found[axis] = True
+    for made, source in reversed(self.made_of):
+      found[source] |= found[made]
+    return found
+
+  def roots(self) -> np.ndarray:
+    """The root of every label."""
+    return self.find(np.arange(self.size))
+
+  def join(self, a: np.ndarray, b: np.ndarray, why: str = '') -> None:
     """Entry i of `a` and entry i of `b` live and die together (numpy broadcasting)."""
     a, b = np.broadcast_arrays(a, b)
     a, b = a.ravel(), b.ravel()
     while True:
       ra, rb = self.find(a), self.find(b)
       low, high = np.minimum(ra, rb), np.maximum(ra, rb)
-      differ = low != high
-      if not differ.any():
+      differ = np.flatnonzero(low != high)
+      if not differ.size:
         return
-      np.minimum.at(self.parent, high[differ], low[differ])
+      high, differ = _first_of_each(high, differ)  # one new parent for each root: the rest in the next round
+      self.room[high] = low[differ]
+      self.edges.append(Edge(a[differ], b[differ], self.at, why))
 
-  def join_all(self, labels: np.ndarray) -> None:
+  def join_all(self, labels: np.ndarray, why: str = '') -> None:
     """All of these live and die together."""
     if labels.size:
-      self.join(labels, labels.ravel()[:1])
+      self.join(labels, labels.ravel()[:1], why)
 
-  def pin(self, axes: Iterable[np.ndarray]) -> None:
-    """These entries stay."""
+  def pin(self, axes: Iterable[np.ndarray], why: str) -> None:
+    """These entries stay, for the reason `why`."""
     for labels in axes:
-      self.join(labels, np.full(1, PINNED))
+      self.join(labels, np.full(1, PINNED), why)
 
   def pinned(self, labels: np.ndarray) -> bool:
     """Whether every entry is pinned."""
@@ -62,7 +95,7 @@ class Labels:
     """Labels of the axis that flattens several axes: at most one of them may have entries that can go."""
     free = [p for p in parts if not self.pinned(p)]
     if len(free) > 1:  # an entry would survive only with all its factors: let them all be one
-      self.join_all(np.concatenate(free))
+      self.join_all(np.concatenate(free), 'two axes are flattened into one')
     grid = np.zeros([len(p) for p in parts], np.int64)
     for axis, p in enumerate(parts):
       if not self.pinned(p):
@@ -82,5 +115,11 @@ class Labels:
         break
     else:
       axis = len(sizes) - 1
-      self.join(grid, grid[line(axis)])
+      self.join(grid, grid[line(axis)], 'an axis is split: the same entries of every block')
     return [grid[line(axis)].ravel() if a == axis else np.zeros(n, np.int64) for a, n in enumerate(sizes)]
+
+
+def _first_of_each(high, differ):
+  """The roots `high[differ]` without repetition, and where each stands first."""
+  roots, first = np.unique(high[differ], return_index=True)
+  return roots, differ[first]

@@ -9,11 +9,11 @@ import numpy as np
 from effjax import tree
 from effjax.errors import EffjaxError
 from effjax.graph.channels import Labelled, check_length, label
-from effjax.graph.propagate import ELEMENTWISE, Analysis, value_of, vanishes
-from effjax.graph.trace import Const, Eqn, Program, Var, execute
+from effjax.graph.rules import static_index
+from effjax.graph.trace import Const, Eqn, Program, Var, carried, execute, scan, walk
+from effjax.graph.values import Analysis, value_of
 from effjax.tree import Path, PyTree
 
-LINEAR = frozenset('reshape squeeze expand_dims broadcast_in_dim transpose slice rev reduce_sum'.split())
 RESHAPING = frozenset('reshape squeeze expand_dims broadcast_in_dim slice convert_element_type'.split())
 ZERO = object()  # a value that is known to be zero everywhere: an operator that was not chosen
 ONE = object()  # the weight of the operator that was chosen
@@ -45,9 +45,7 @@ def shrink(fn: Callable, params: PyTree, keep: Any, *args: PyTree,
   specs = jax.tree.map(lambda w: jax.ShapeDtypeStruct(jnp.shape(w), jnp.result_type(w)), params)
   keep, choose = np.asarray(keep, bool), dict(choose or {})
   plan = _plan(label(fn, specs, *args), keep, choose)
-  values = plan.analysis.values
-  used = {v for i in plan.live for v in _needs(plan.program.eqns[i], plan.zeros, plan.ones)}
-  used |= {v for v in plan.program.outputs if not isinstance(v, Const)}
+  values, used = plan.analysis.values, plan.used
   variable = {path: v for v, path in plan.program.paths.items()}
   small = tree.map_at(lambda path, w: _cut(plan, w, values[variable[path]]) if variable[path] in used else None,
                       params, variable)
@@ -62,13 +60,13 @@ def shrink(fn: Callable, params: PyTree, keep: Any, *args: PyTree,
 
 
 class Plan(NamedTuple):
-  """kept: for each label, whether its entry stays. zeros, ones: variables known to be so. live: equations that run."""
+  """kept: for each label, whether its entry stays. zeros, ones: variables known to be so. used: those that are read."""
   program: Program
   analysis: Analysis
   kept: np.ndarray
   zeros: frozenset[Var]
   ones: frozenset[Var]
-  live: frozenset[int]
+  used: frozenset[Var]
 
 
 def _plan(found: Labelled, keep, choose) -> Plan:
@@ -79,33 +77,20 @@ def _plan(found: Labelled, keep, choose) -> Plan:
       raise EffjaxError(f'shrink: choose[{path!r}] = {entry}, wanted an entry of one of {found.channels.choices}')
   dead = {number for number, (path, entry) in found.guard.items() if choose.get(path, entry) != entry}
   kept[list(dead)] = False
-  zeros, ones = _zeros(found, dead), _ones(found.program, choose)
-  return Plan(found.program, found.analysis, kept, zeros, ones - zeros, _live(found.program, zeros, ones - zeros))
-
-
-def _zeros(found, dead):
-  """Variables that are zero everywhere, since the weight of their operator is."""
-  values, zeros = found.analysis.values, set()
-  for eqn in found.program.eqns:
-    zero = [not isinstance(v, Const) and v in zeros for v in eqn.inputs]
-    hosts = any(not dead.isdisjoint(values[v].hosts) for v in eqn.outputs)
-    if hosts or (any(zero) and _stays_zero(found.analysis, eqn, zero)):
-      zeros.update(eqn.outputs)
-  return frozenset(zeros)
-
-
-def _stays_zero(a, eqn, zero):
-  if eqn.name in ELEMENTWISE:
-    return bool(vanishes(eqn, [value_of(a, eqn, i) for i in range(len(zero))], zero))
-  return eqn.name in ('conv_general_dilated', 'dot_general') or (zero[0] and eqn.name in LINEAR) or all(zero)
+  zeros = frozenset(v for v, value in found.analysis.values.items() if not dead.isdisjoint(value.hosts))
+  ones = _ones(found.program, choose) - zeros
+  return Plan(found.program, found.analysis, kept, zeros, ones, _used(found.analysis, found.program, zeros, ones))
 
 
 def _ones(program, choose):
   """The entries that were chosen, wherever they are sliced and reshaped to."""
   ones = {v for v, path in program.paths.items() if path in choose}
-  for eqn in program.eqns:
+  for eqn in walk(program):
     if eqn.name in RESHAPING and not isinstance(eqn.inputs[0], Const) and eqn.inputs[0] in ones:
       ones.update(eqn.outputs)
+    if eqn.name == 'scan':
+      ones.update(b for i, (b, v) in enumerate(zip(eqn.body.inputs, eqn.inputs)) if i not in carried(eqn)
+                  and not isinstance(v, Const) and v in ones)
   return frozenset(ones)
 
 
@@ -116,16 +101,22 @@ def _needs(eqn, zeros, ones):
   return rest or read
 
 
-def _live(program, zeros, ones):
-  """Indices of the equations that the outputs need."""
-  needed = {v for v in program.outputs if not isinstance(v, Const)}
-  live = set()
-  for i in reversed(range(len(program.eqns))):
-    eqn = program.eqns[i]
-    if any(v in needed and v not in zeros for v in eqn.outputs):
-      live.add(i)
-      needed.update(_needs(eqn, zeros, ones))
-  return frozenset(live)
+def _used(a, program, zeros, ones):
+  """Variables that the outputs need, those within bodies too."""
+  used = {v for v in program.outputs if not isinstance(v, Const)}
+  for eqn in reversed(program.eqns):
+    if any(v in used and v not in zeros for v in eqn.outputs):
+      needs = _needs(eqn, zeros, ones)
+      if eqn.name == 'scan':
+        within = _used(a, eqn.body, zeros, ones)
+        read = zip(eqn.body.inputs, eqn.inputs, strict=True)
+        needs = [v for i, (b, v) in enumerate(read) if v in needs and (b in within or i in carried(eqn))]
+        used |= within
+      elif eqn.body is not None:
+        bodies = [eqn.body, *a.derivatives.get(eqn.outputs[0], ())[:1]]
+        used.update(v for body in bodies for inner in walk(body) for v in inner.outputs)
+      used.update(needs)
+  return frozenset(used)
 
 
 def _cut(plan, x, value):
@@ -145,27 +136,48 @@ def _check_nonempty(small):
 def _run(plan: Plan, program: Program, inputs) -> list:
   """Evaluates `program`, the plan's own or one within it, at the new shapes."""
   env: dict[Var, Any] = dict(zip(program.inputs, inputs, strict=True))
+  whole = lambda v: v.value if isinstance(v, Const) else env[v]
 
   def read(eqn, i):
     v = eqn.inputs[i]
-    if isinstance(v, Const):
-      return _cut(plan, v.value, value_of(plan.analysis, eqn, i)) if np.ndim(v.value) else v.value
-    return ZERO if v in plan.zeros else env.get(v, ONE)
+    if isinstance(v, Const) or v in plan.analysis.constant:
+      x = whole(v)
+      return _cut(plan, x, value_of(plan.analysis, eqn, i)) if np.ndim(x) else x
+    return ZERO if v in plan.zeros else ONE if v in plan.ones and env.get(v) is None else env[v]
 
-  for i, eqn in enumerate(program.eqns):
-    if program is not plan.program or i in plan.live:
-      env.update(zip(eqn.outputs, _bind(plan, eqn, [read(eqn, i) for i in range(len(eqn.inputs))])))
-  return [v.value if isinstance(v, Const) else env[v] for v in program.outputs]
+  for eqn in program.eqns:
+    if eqn.outputs[0] in plan.analysis.constant:
+      out = execute(eqn, list(map(whole, eqn.inputs)))
+    elif any(v in plan.used and v not in plan.zeros for v in eqn.outputs):
+      out = _bind(plan, eqn, [read(eqn, i) for i in range(len(eqn.inputs))])
+    else:
+      continue
+    env.update(zip(eqn.outputs, out))
+  return [_zeros_at(plan, v) if v in plan.zeros else whole(v) for v in program.outputs]
+
+
+def _shape(plan, v):
+  return tuple(int(plan.kept[x].sum()) for x in plan.analysis.values[v].axes)
+
+
+def _zeros_at(plan, v):
+  return jnp.zeros(_shape(plan, v), plan.program.avals[v].dtype)
 
 
 def _bind(plan, eqn: Eqn, args):
-  shape = tuple(int(plan.kept[x].sum()) for x in plan.analysis.values[eqn.outputs[0]].axes)
+  if eqn.name == 'scan':
+    return _scan(plan, eqn, args)
+  shape = _shape(plan, eqn.outputs[0])
   if any(x is ZERO for x in args):
     return [_sum_of_rest(eqn, args, shape)]
   if any(x is ONE for x in args):
     return [jnp.broadcast_to(args[1] if args[0] is ONE else args[0], shape)]
   if eqn.body is not None:
     return _custom(plan, eqn, args)
+  if eqn.name == 'gather' and (found := static_index(plan.analysis, eqn)):
+    axis, index, place = found
+    kept = plan.kept[value_of(plan.analysis, eqn, 0).axes[axis]]
+    return [jnp.moveaxis(_positions(args[0], axis, index, kept), axis, place)]
   rule = SHAPED.get(eqn.name)
   if rule is None:
     return execute(eqn, args)
@@ -181,13 +193,19 @@ def _sum_of_rest(eqn, args, shape):
                     'a choice must be summed')
 
 
+def _scan(plan, eqn, args):
+  """The iterations at the new shapes; nothing is given to them that they do not read."""
+  args = [x if x is not ZERO and x is not ONE else _zeros_at(plan, b) if i in carried(eqn) else None
+          for i, (x, b) in enumerate(zip(args, eqn.body.inputs, strict=True))]
+  return scan(eqn, args, lambda inputs: _run(plan, eqn.body, inputs))
+
+
 def _custom(plan, eqn, args):
   """A custom_jvp/vjp call at the new shapes, with its own derivative."""
   call = lambda *args: tuple(_run(plan, eqn.body, args))
-  derivative = plan.analysis.derivatives.get(eqn.outputs[0])
-  if derivative is None:
+  if eqn.outputs[0] not in plan.analysis.derivatives:
     return call(*args)
-  moving = [i for i, x in enumerate(args) if jnp.issubdtype(jnp.result_type(x), jnp.floating)]
+  derivative, moving = plan.analysis.derivatives[eqn.outputs[0]]
   run = lambda *args: _run(plan, derivative, args)
   return (_with_jvp if eqn.name == 'custom_jvp_call' else _with_vjp)(call, run, moving)(*args)
 
@@ -237,6 +255,11 @@ def _split(p, args, shape, kept):
   return [_positions(args[0], p['axis'], np.arange(s, e), kept(0, p['axis'])) for s, e in zip(edges, edges[1:])]
 
 
+def _gather(p, args, shape, kept):
+  whole = lambda i, n: kept(0, i).size == n
+  return {'slice_sizes': tuple(int(kept(0, i).sum()) if whole(i, n) else n for i, n in enumerate(p['slice_sizes']))}
+
+
 def _pad(p, args, shape, kept):
   config = list(p['padding_config'])
   for axis, (low, _, inner) in enumerate(config):
@@ -256,5 +279,5 @@ def _conv(p, args, shape, kept):
 SHAPED = {
     'broadcast_in_dim': lambda p, args, shape, kept: {'shape': shape},
     'reshape': lambda p, args, shape, kept: {'new_sizes': shape},
-    'slice': _slice, 'split': _split, 'pad': _pad, 'conv_general_dilated': _conv,
-    'iota': lambda p, args, shape, kept: {'shape': shape}}
+    'slice': _slice, 'split': _split, 'pad': _pad, 'conv_general_dilated': _conv, 'gather': _gather,
+    'dynamic_slice': lambda p, args, shape, kept: {'slice_sizes': shape}}

@@ -1,10 +1,10 @@
 """Any JAX function as one flat list of equations, with the parameters known by path.
 
-`jit`, `remat` and closed calls are inlined (rematerialisation is memory, not meaning); `custom_jvp` and
-`custom_vjp` calls stay one equation, so that evaluating the program keeps their derivative, with their body as
-`eqn.body`. Everything in `effjax.graph` is read off this list.
+`jit`, `remat` and closed calls are inlined (rematerialisation is memory, not meaning). `custom_jvp` and `custom_vjp`
+calls stay one equation, so that evaluating the program keeps their derivative, and so does `scan`; each has the
+program that it runs as `eqn.body`. Everything in `effjax.graph` is read off this list.
 """
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -28,12 +28,18 @@ class Const(NamedTuple):
 
 
 class Eqn(NamedTuple):
-  """One primitive applied. `inputs` are variables or constants; `body` is the program of a custom_jvp/vjp call."""
+  """One primitive applied. `inputs` are variables or constants.
+
+  scope: the modules that it is called in. source: JAX's notes on the code that made it, innermost call first.
+  body: the program of a custom_jvp/vjp call, or of one iteration of a `scan`: its inputs are the constants, the
+    carries and a slice of each array that is scanned, its outputs the carries and a slice of each result.
+  """
   primitive: core.Primitive
   inputs: tuple[Var | Const, ...]
   outputs: tuple[Var, ...]
   params: dict[str, Any]
   scope: str
+  source: tuple = ()
   body: 'Program | None' = None
 
   @property
@@ -70,7 +76,7 @@ def trace(fn: Callable, params: PyTree, *args: PyTree) -> Program:
   closed, out = jax.make_jaxpr(fn, return_shape=True)(params, *args)
   builder = _Builder()
   inputs = tuple(builder.new(v.aval) for v in closed.jaxpr.invars)
-  eqns, outputs = builder.inline(closed.jaxpr, closed.consts, inputs, '')
+  eqns, outputs = builder.inline(closed.jaxpr, closed.consts, inputs)
   names = list(tree.leaves(params))
   return Program(tuple(eqns), inputs, tuple(outputs), builder.avals, dict(zip(inputs, names)),
                  jax.tree.structure(out))
@@ -84,8 +90,8 @@ def flatten(program: Program) -> Program:
   def walk(eqns):
     for eqn in eqns:
       inputs = tuple(map(read, eqn.inputs))
-      if eqn.body is None:
-        yield eqn._replace(inputs=inputs)
+      if eqn.name not in CUSTOM:
+        yield eqn._replace(inputs=inputs, body=eqn.body and flatten(eqn.body))
         continue
       alias.update(zip(eqn.body.inputs, inputs, strict=True))
       yield from walk(eqn.body.eqns)
@@ -126,8 +132,16 @@ def derivative(eqn: Eqn, avals: dict[Var, jax.ShapeDtypeStruct]) -> tuple[Progra
   forward = eqn.name == 'custom_jvp_call'
   closed = jax.make_jaxpr(pushforward if forward else pullback)(specs, [specs[i] for i in moving] if forward else outs)
   inputs = tuple(builder.new(v.aval) for v in closed.jaxpr.invars)
-  eqns, outputs = builder.inline(closed.jaxpr, closed.consts, inputs, eqn.scope)
+  eqns, outputs = builder.inline(closed.jaxpr, closed.consts, inputs, eqn.scope, eqn.source)
   return flatten(Program(tuple(eqns), inputs, tuple(outputs), builder.avals, {}, None)), moving
+
+
+def walk(program: Program) -> Iterator[Eqn]:
+  """Every equation, each before those of its body."""
+  for eqn in program.eqns:
+    yield eqn
+    if eqn.body is not None:
+      yield from walk(eqn.body)
 
 
 def evaluate(program: Program, inputs: Sequence[Any], bind: Callable[[Eqn, list], Sequence[Any]] | None = None) -> list:
@@ -152,6 +166,27 @@ def execute(eqn: Eqn, args: Sequence[Any]) -> Sequence[Any]:
   subfuns, params = bound if isinstance(bound, tuple) else ((), bound)  # a pair before JAX 0.10
   out = eqn.primitive.bind(*subfuns, *args, **params)
   return out if eqn.primitive.multiple_results else [out]
+
+
+def scan(eqn: Eqn, args: Sequence[Any], run: Callable[[list], Sequence[Any]]) -> list:
+  """A `scan` equation with another body, `run(inputs of eqn.body) -> outputs of eqn.body`, at whatever shapes.
+
+  A scanned array that is None is None in every iteration.
+  """
+  p, (first, end) = eqn.params, (carried(eqn).start, carried(eqn).stop)
+  consts, carry, xs = args[:first], args[first:end], args[end:]
+
+  def body(carry, x):
+    out = run([*consts, *carry, *x])
+    return list(out[:len(carry)]), list(out[len(carry):])
+  carry, ys = jax.lax.scan(body, list(carry), list(xs), p['length'], p['reverse'], p['unroll'])
+  return [*carry, *ys]
+
+
+def carried(eqn: Eqn) -> range:
+  """Which inputs of an equation are what a `scan` carries."""
+  first = eqn.params.get('num_consts', 0)
+  return range(first, first + eqn.params.get('num_carry', 0)) if eqn.name == 'scan' else range(0)
 
 
 def last_use(program: Program) -> dict[int, list[Var]]:
@@ -181,15 +216,36 @@ def users(program: Program) -> dict[Var, list[int]]:
 
 
 def weights(program: Program) -> dict[Var, Path]:
-  """Variables that are made of parameters alone, each with the path of the largest leaf that it is made of."""
+  """Variables that are made of parameters alone, each with the path of the largest leaf that it is made of.
+
+  Those within bodies too; what a `scan` carries is no weight.
+  """
   size = lambda v: int(np.prod(program.avals[v].shape))
   leaf: dict[Var, Var] = {v: v for v in program.paths}
-  for eqn in program.eqns:
-    read = [v for v in eqn.inputs if not isinstance(v, Const)]
+  constant = constants(program)
+  for eqn in walk(program):
+    read = [v for v in eqn.inputs if not isinstance(v, Const) and v not in constant]
+    if eqn.body is not None:
+      leaf.update({b: leaf[v] for i, (b, v) in enumerate(zip(eqn.body.inputs, eqn.inputs, strict=True))
+                   if i not in carried(eqn) and not isinstance(v, Const) and v in leaf})
     if read and all(v in leaf for v in read):
       largest = max((leaf[v] for v in read), key=size)
       leaf.update(dict.fromkeys(eqn.outputs, largest))
   return {v: program.paths[origin] for v, origin in leaf.items()}
+
+
+def constants(program: Program, kept: Sequence[Var | Const] = ()) -> dict[Var, Eqn]:
+  """Variables that depend on no input, each with its equation: tables and masks that the function makes.
+
+  Those within bodies too, except for what a body (or `kept`) gives back: it has the shapes of other results there.
+  """
+  found: dict[Var, Eqn] = {}
+  for eqn in program.eqns:
+    if all(isinstance(v, Const) or v in found for v in eqn.inputs) and not any(v in kept for v in eqn.outputs):
+      found.update(dict.fromkeys(eqn.outputs, eqn))
+    elif eqn.body is not None:
+      found.update(constants(eqn.body, eqn.body.outputs))
+  return found
 
 
 class _Builder:
@@ -206,7 +262,7 @@ class _Builder:
     self.avals[v] = jax.ShapeDtypeStruct(aval.shape, aval.dtype)
     return v
 
-  def inline(self, jaxpr, consts, inputs, scope):
+  def inline(self, jaxpr, consts, inputs, scope='', source=()):
     env = dict(zip(jaxpr.constvars, map(Const, consts), strict=True))
     env.update(zip(jaxpr.invars, inputs, strict=True))
     read = lambda v: Const(v.val) if isinstance(v, core.Literal) else env[v]
@@ -214,23 +270,25 @@ class _Builder:
     for eqn in jaxpr.eqns:
       args = tuple(read(v) for v in eqn.invars)
       inner = '/'.join(filter(None, (scope, str(eqn.source_info.name_stack))))
+      where = (eqn.source_info, *source)
       if eqn.primitive.name in INLINED:
-        body, outputs = self.inline(*_open(eqn.params.get('jaxpr', eqn.params.get('call_jaxpr'))), args, inner)
+        body, outputs = self.inline(*_open(eqn), args, inner, where)
         eqns += body
       else:
         outputs = tuple(self.new(v.aval) for v in eqn.outvars)
-        body = self._body(eqn, inner) if eqn.primitive.name in CUSTOM else None
-        eqns.append(Eqn(eqn.primitive, args, outputs, eqn.params, inner, body))
+        body = self._body(eqn, inner, where) if eqn.primitive.name in CUSTOM | {'scan'} else None
+        eqns.append(Eqn(eqn.primitive, args, outputs, eqn.params, inner, where, body))
       env.update(zip(eqn.outvars, outputs, strict=True))
     return eqns, tuple(read(v) for v in jaxpr.outvars)
 
-  def _body(self, eqn, scope):
-    jaxpr, consts = _open(eqn.params['call_jaxpr'])
+  def _body(self, eqn, scope, source):
+    jaxpr, consts = _open(eqn)
     inputs = tuple(self.new(v.aval) for v in jaxpr.invars)
-    eqns, outputs = self.inline(jaxpr, consts, inputs, scope)
+    eqns, outputs = self.inline(jaxpr, consts, inputs, scope, source)
     return Program(tuple(eqns), inputs, outputs, self.avals, {}, None)
 
 
-def _open(jaxpr):
+def _open(eqn):
+  jaxpr = eqn.params.get('jaxpr', eqn.params.get('call_jaxpr'))
   return (jaxpr.jaxpr, jaxpr.consts) if isinstance(jaxpr, core.ClosedJaxpr) else (jaxpr, ())
 
