@@ -12,7 +12,7 @@ from effjax.export import operators
 from effjax.export.kernels import Kernel, Pending, Stored
 from effjax.export.network import Network, Node, Tensor
 from effjax.graph.taps import find
-from effjax.graph.trace import Const, Eqn, trace
+from effjax.graph.trace import CUSTOM, Const, Eqn, trace
 from effjax.graph.trace import weights as weight_paths
 from effjax.reparam import Fact
 from effjax.tree import Path, PyTree
@@ -106,7 +106,7 @@ class _Walk:
   def visit(self, eqn: Eqn, args: list) -> list:
     if not any(isinstance(arg, Stored | Pending) for arg in args):
       return operators.concrete(eqn, args)
-    if eqn.body is not None:
+    if eqn.name in CUSTOM:
       env = dict(zip(eqn.body.inputs, args, strict=True))
       self.walk(eqn.body.eqns, env)
       return [v.value if isinstance(v, Const) else env[v] for v in eqn.body.outputs]

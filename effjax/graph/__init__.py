@@ -1,9 +1,11 @@
 """Structure read off a trace: channels, shrinking, profiles, taps."""
 from effjax.graph.channels import Channels, channels, gate, mask
+from effjax.graph.explain import Explanation, explain
+from effjax.graph.pin import pin
 from effjax.graph.profile import Profile, profile
 from effjax.graph.shrink import shrink
-from effjax.graph.taps import collect, insert
+from effjax.graph.taps import Tap, collect, insert, taps
 from effjax.graph.trace import Program, flatten, trace
 
-__all__ = ['Channels', 'Profile', 'Program', 'channels', 'collect', 'flatten', 'gate', 'insert', 'mask', 'profile',
-           'shrink', 'trace']
+__all__ = ['Channels', 'Explanation', 'Profile', 'Program', 'Tap', 'channels', 'collect', 'explain', 'flatten', 'gate',
+           'insert', 'mask', 'pin', 'profile', 'shrink', 'taps', 'trace']

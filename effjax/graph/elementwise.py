@@ -14,7 +14,8 @@ ELEMENTWISE = frozenset('''
     asin acos atan atan2 sinh cosh asinh acosh atanh sqrt rsqrt cbrt abs square is_finite not and or xor eq ne lt le
     gt ge eq_to le_to lt_to select_n clamp nextafter erf erfc erf_inv lgamma digamma logistic convert_element_type
     stop_gradient copy copy_p reduce_precision real imag add_any shift_left shift_right_logical
-    shift_right_arithmetic population_count optimization_barrier name sharding_constraint'''.split())
+    shift_right_arithmetic population_count optimization_barrier sharding_constraint'''.split())
+INTEGER = frozenset('not and or xor shift_left shift_right_logical shift_right_arithmetic population_count'.split())
 
 
 def elementwise(a: Analysis, eqn: Eqn, ins: Sequence[Value], shape: tuple[int, ...], param: Sequence[bool]) -> Value:
@@ -65,6 +66,5 @@ def vanishes(eqn: Eqn, ins: Sequence[Value], zero: Sequence[bool]) -> bool | Non
 def _at(primitive, params, values):
   """An elementwise primitive at scalars."""
   with jax.ensure_compile_time_eval():
-    integer = primitive.name in ('not', 'and', 'or', 'xor')
-    args = [jnp.asarray(v, jnp.int32 if integer else jnp.float32) for v in values]
+    args = [jnp.asarray(v, jnp.int32 if primitive.name in INTEGER else jnp.float32) for v in values]
     return float(np.asarray(primitive.bind(*args, **dict(params)), np.float64))

@@ -8,7 +8,7 @@ import numpy as np
 from effjax.graph.elementwise import ELEMENTWISE, elementwise
 from effjax.graph.labels import Labels
 from effjax.graph.rules import RULES
-from effjax.graph.trace import Const, Eqn, Program, Var, carried, constants, derivative, execute, weights
+from effjax.graph.trace import Const, Program, Var, carried, constants, derivative, execute, weights
 from effjax.graph.values import Analysis, Value, fixed, unknown, value_of
 
 SAME_ENTRIES = frozenset('broadcast_in_dim reshape squeeze expand_dims transpose slice rev'.split())

@@ -8,8 +8,9 @@ import jax
 import numpy as np
 
 from effjax.graph.trace import Const, Eqn, Var, execute
-from effjax.graph.values import Analysis, Value, fixed, is_zero, single, unknown
+from effjax.graph.values import Analysis, Value, is_zero, single, unknown
 
+PIN = 'effjax.pin'  # what is named so stays
 NOT_ZERO = 'a sum over entries that are not 0 when it is masked'
 REDUCTIONS = frozenset('reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or argmax argmin'.split())
 
@@ -65,6 +66,12 @@ def blocks(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list
 
 def _squeeze(a, eqn, ins, shapes, _):
   return [reshape(a, ins[0], shapes[0])]
+
+
+def _name(a, eqn, ins, shapes, _):
+  if eqn.params['name'] == PIN:
+    a.labels.pin(ins[0].axes, 'pinned by the user')
+  return [ins[0]]
 
 
 def _transpose(a, eqn, ins, shapes, _):
@@ -216,7 +223,7 @@ def static_index(a: Analysis, eqn: Eqn) -> tuple[int, np.ndarray, int] | None:
   out = len(dims.offset_dims) + 1
   shape = [len(x) for x in a.values[eqn.inputs[0]].axes] if not isinstance(eqn.inputs[0], Const) else None
   whole = shape and all(n == shape[i] for i, n in enumerate(p['slice_sizes']) if i != axis)
-  inside = whole and index.size and 0 <= index.min() and index.max() < shape[axis]
+  inside = whole and index.size and index.min() >= 0 and index.max() < shape[axis]
   return (axis, index[:, 0], next(j for j in range(out) if j not in dims.offset_dims)) if inside else None
 
 
@@ -289,7 +296,7 @@ RULES: dict[str, Callable] = {
     'broadcast_in_dim': _broadcast, 'reshape': _reshape, 'squeeze': _squeeze, 'expand_dims': _squeeze,
     'transpose': _transpose, 'rev': _rev, 'slice': _slice, 'split': _split, 'concatenate': _concatenate, 'pad': _pad,
     'gather': _gather, 'dynamic_slice': _dynamic_slice, 'dynamic_update_slice': _dynamic_update_slice,
-    'sort': _sort, 'top_k': _top_k,
+    'sort': _sort, 'top_k': _top_k, 'name': _name,
     **dict.fromkeys(('cumsum', 'cumprod', 'cummax', 'cummin', 'cumlogsumexp'), _cumulative),
     'reduce_window_max': _window, 'reduce_window_min': _window, 'reduce_window_sum': _window,
     'dot_general': _dot, 'conv_general_dilated': _conv, **dict.fromkeys(REDUCTIONS, _reduce)}

@@ -1,4 +1,5 @@
 """The network without its removed channels and operators, as an ordinary JAX function of smaller parameters."""
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ ONE = object()  # the weight of the operator that was chosen
 
 
 def shrink(fn: Callable, params: PyTree, keep: Any, *args: PyTree,
-           choose: Mapping[Path, int] | None = None) -> tuple[Callable, PyTree]:
+           choose: Mapping[Path, int] | None = None) -> tuple['Shrunk', PyTree]:
   """`(small_fn, small_params)` of `fn(params, *args)` with only the kept channels and the chosen operators.
 
   Law: `small_fn(small_params, *args) == fn(mask(channels, params, keep), *args)`. The result is traced like any
@@ -43,20 +44,40 @@ def shrink(fn: Callable, params: PyTree, keep: Any, *args: PyTree,
   ({'a': (3, 2), 'b': (2, 2)}, Array([[6., 6.]], dtype=float32))
   """
   specs = jax.tree.map(lambda w: jax.ShapeDtypeStruct(jnp.shape(w), jnp.result_type(w)), params)
-  keep, choose = np.asarray(keep, bool), dict(choose or {})
-  plan = _plan(label(fn, specs, *args), keep, choose)
+  small = Shrunk(fn, specs, np.asarray(keep, bool), dict(choose or {}))
+  return small, small.cut(params, *args)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Shrunk:
+  """`fn` of smaller parameters, as `shrink` gives it. specs: shapes of the original ones; keep, choose: as given."""
+  fn: Callable
+  specs: PyTree
+  keep: np.ndarray
+  choose: dict[Path, int]
+
+  def __call__(self, small_params: PyTree, *args: PyTree) -> PyTree:
+    """The result of the small network."""
+    plan = self.plan(*args)
+    leaves = [*jax.tree.structure(self.specs).flatten_up_to(small_params), *jax.tree.leaves(args)]
+    return jax.tree.unflatten(plan.program.out_tree, _run(plan, plan.program, leaves))
+
+  def plan(self, *args: PyTree) -> 'Plan':
+    """What stays of the program that `fn` is for these arguments."""
+    return _plan(label(self.fn, self.specs, *args), self.keep, self.choose)
+
+  def cut(self, params: PyTree, *args: PyTree) -> PyTree:
+    """What stays of the original parameters."""
+    return _cut_all(self.plan(*args), params)
+
+
+def _cut_all(plan, params):
   values, used = plan.analysis.values, plan.used
   variable = {path: v for v, path in plan.program.paths.items()}
   small = tree.map_at(lambda path, w: _cut(plan, w, values[variable[path]]) if variable[path] in used else None,
                       params, variable)
   _check_nonempty(small)
-
-  def small_fn(small_params, *args):
-    plan = _plan(label(fn, specs, *args), keep, choose)
-    leaves = jax.tree.leaves(small_params, is_leaf=lambda x: x is None)
-    return jax.tree.unflatten(plan.program.out_tree, _run(plan, plan.program, [*leaves, *jax.tree.leaves(args)]))
-
-  return small_fn, small
+  return small
 
 
 class Plan(NamedTuple):
@@ -197,7 +218,7 @@ def _scan(plan, eqn, args):
   """The iterations at the new shapes; nothing is given to them that they do not read."""
   args = [x if x is not ZERO and x is not ONE else _zeros_at(plan, b) if i in carried(eqn) else None
           for i, (x, b) in enumerate(zip(args, eqn.body.inputs, strict=True))]
-  return scan(eqn, args, lambda inputs: _run(plan, eqn.body, inputs))
+  return scan(eqn, args, lambda inputs: (_run(plan, eqn.body, inputs), ()))[0]
 
 
 def _custom(plan, eqn, args):

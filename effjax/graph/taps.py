@@ -7,10 +7,25 @@ from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from effjax.errors import EffjaxError
-from effjax.graph.trace import Const, Eqn, Program, Var, evaluate, execute, trace, users, weights
+from effjax.graph.trace import (
+  CUSTOM,
+  Const,
+  Eqn,
+  Program,
+  Var,
+  carried,
+  execute,
+  last_use,
+  scan,
+  trace,
+  users,
+  walk,
+  weights,
+)
 from effjax.tree import PyTree
 
 CLAMPS = frozenset({'max', 'min', 'clamp'})
@@ -29,7 +44,8 @@ class Tap(NamedTuple):
   kind: the operator: input, conv, dot, add, mul, mean, concat, affine, or an elementwise primitive's name.
   var: the variable of the traced program (`graph.trace.trace` of the same function and shapes).
   range: the tap whose range it shares: its own name, except that what is concatenated has that of the result, because
-    CONCATENATION copies integers.
+    CONCATENATION copies integers, and that what a `scan` carries has one range in all iterations.
+  layers: lengths of the scans that it is in, outermost first; `collect` gives it with these as first axes.
   """
   name: str
   kind: str
@@ -37,6 +53,7 @@ class Tap(NamedTuple):
   dtype: Any
   var: Var
   range: str
+  layers: tuple[int, ...] = ()
 
 
 class _State(NamedTuple):
@@ -52,7 +69,8 @@ def taps(fn: Callable, params: PyTree, *args: PyTree) -> list[Tap]:
 
   Stored: each floating point input; each convolution and dot product after its bias, BatchNorm and ReLU; sums and
   products of two activations; means; concatenations; what elementwise functions feed to any of these; the outputs.
-  Pooling, reshape, transpose, slice and pad keep the integers of their input and have no tap of their own.
+  Pooling, reshape, transpose, slice and pad keep the integers of their input and have no tap of their own. Within a
+  `scan` there is one tap for all iterations.
   The first axis of every activation is the batch; what is reduced over it (BatchNorm's statistics) is no activation.
   Names are those of the parameter paths (Linen's `params/` and NNX's `/value` dropped), so shrinking keeps them.
 
@@ -70,13 +88,16 @@ def taps(fn: Callable, params: PyTree, *args: PyTree) -> list[Tap]:
 def collect(fn: Callable, names: Collection[str]) -> Callable:
   """`fn` with the activations at the named taps as a second result, `(out, {name: activation})`.
 
+  Those of a tap within a `scan` are stacked along a first axis, in the order of the iterations.
+
   Raises:
     EffjaxError: a name that is not a tap of `fn`.
   """
   def collected(params, *args):
-    found = {}
-    record = {name: lambda x, name=name: found.setdefault(name, x) for name in names}
-    return _evaluate(fn, record, lambda tap: tap.name, params, *args), found
+    same = dict.fromkeys(names, lambda x: x)
+    program, at, out, found = _evaluate(fn, same, lambda tap: tap.name, params, *args)
+    named = {tap.name: found[tap.var] for tap in find(program) if tap.var in at}
+    return jax.tree.unflatten(program.out_tree, out), named
   return collected
 
 
@@ -91,16 +112,41 @@ def insert(fn: Callable, functions: dict[str, Callable]) -> Callable:
   >>> insert(lambda p, x: x * p, {'input': lambda x: x + 1.})(2., jax.numpy.ones((1, 1)))
   Array([[4.]], dtype=float32)
   """
-  return lambda params, *args: _evaluate(fn, functions, lambda tap: tap.range, params, *args)
+  def inserted(params, *args):
+    program, _, out, _ = _evaluate(fn, functions, lambda tap: tap.range, params, *args)
+    return jax.tree.unflatten(program.out_tree, out)
+  return inserted
 
 
 def _evaluate(fn, functions, key, params, *args):
   program = trace(fn, params, *args)
   at = _by_var(find(program), functions, key)
-  replace = lambda variables, values: [at[v](x) if v in at else x for v, x in zip(variables, values, strict=True)]
-  bind = lambda eqn, values: replace(eqn.outputs, execute(eqn, values))
-  out = evaluate(program, replace(program.inputs, jax.tree.leaves((params, *args))), bind)
-  return jax.tree.unflatten(program.out_tree, out)
+  return program, at, *_run(program, jax.tree.leaves((params, *args)), at)
+
+
+def _run(program, inputs, at):
+  """The program's outputs with `at[v]` applied to each variable v that is named, and what came out of these."""
+  env, found = {}, {}
+
+  def put(variables, values):
+    env.update(zip(variables, values, strict=True))
+    found.update({v: at[v](env[v]) for v in variables if v in at})
+    env.update({v: found[v] for v in variables if v in at})
+
+  read = lambda v: v.value if isinstance(v, Const) else env[v]
+  put(program.inputs, inputs)
+  last = last_use(program)
+  for i, eqn in enumerate(program.eqns):
+    args, within = list(map(read, eqn.inputs)), {}
+    if eqn.name == 'scan' and any(v in at for inner in walk(eqn.body) for v in inner.outputs):
+      out, within = scan(eqn, args, lambda inputs, body=eqn.body: _run(body, inputs, at))
+    else:
+      out = execute(eqn, args)
+    found.update(within)
+    put(eqn.outputs, out)
+    for v in last.get(i, ()):
+      del env[v]
+  return list(map(read, program.outputs)), found
 
 
 def _by_var(found, functions, key):
@@ -122,8 +168,8 @@ class _Finder:
   def __init__(self, program):
     self.program, self.weights = program, weights(program)
     self.live, self.uniform = _live(program), set()
-    self.readers = {v: sum(i == -1 or not self.live.isdisjoint(program.eqns[i].outputs) for i in used)
-                    for v, used in users(program).items()}
+    self.readers: dict[Var, int] = {}  # how many equations need each variable
+    self.layers: dict[Var, tuple[int, ...]] = {}
     self.states: dict[Var, _State] = {}
     self.tapped: dict[Var, _State] = {}
     self.ranges: dict[Var, Var] = {}  # the tap whose range each tap has
@@ -133,17 +179,41 @@ class _Finder:
       if v in self.live and v not in self.program.paths:
         self.states[v] = _State('pending', 'input', 'input')
         self.store(v)
-    for eqn in self.program.eqns:
+    self.pass_over(self.program, ())
+    return self.named()
+
+  def pass_over(self, program, layers):
+    for v, used in users(program).items():
+      self.readers[v] = sum(i == -1 or not self.live.isdisjoint(program.eqns[i].outputs) for i in used)
+    for eqn in program.eqns:
+      self.layers.update(dict.fromkeys(eqn.outputs, layers))
       if self.live.isdisjoint(eqn.outputs):
         self.uniform.update(eqn.outputs if all(map(self.is_uniform, eqn.inputs)) else ())
+      elif eqn.name == 'scan':
+        self.enter(eqn, layers)
       else:
         self.states.update(dict.fromkeys(eqn.outputs, self.visit(eqn)))
         if eqn.name == 'concatenate' and self.states[eqn.outputs[0]].status == 'pending':
           self.join(eqn.outputs[0], [v for v in eqn.inputs if not isinstance(v, Const) and v in self.states])
-    for v in self.program.outputs:
+    for v in program.outputs:
       if v in self.states:
         self.store(v)
-    return self.named()
+
+  def enter(self, eqn, layers):
+    """A scan: what goes in and out is integers, and what is carried has one range."""
+    outside = [None if isinstance(v, Const) else v for v in eqn.inputs]
+    for b, v in zip(eqn.body.inputs, outside, strict=True):
+      if v in self.states:
+        self.store(v)
+        self.states[b] = self.states[v]
+    self.pass_over(eqn.body, (*layers, eqn.params['length']))
+    for b, v in zip(eqn.body.outputs, eqn.outputs, strict=True):
+      if b in self.states:
+        self.states[v] = self.states[b]
+    for i, b in zip(carried(eqn), eqn.body.outputs):
+      if outside[i] in self.states and b in self.states:
+        start, end = (self.ranges[self.states[v].tap] for v in (outside[i], b))
+        self.ranges.update({tap: start for tap, owner in self.ranges.items() if owner == end})
 
   def named(self):
     counts, names = {}, {}
@@ -151,8 +221,8 @@ class _Finder:
       counts[state.name] = i = counts.get(state.name, -1) + 1
       names[v] = f'{state.name}_{i}' if i else state.name
     aval = self.program.avals
-    return [Tap(names[v], state.kind, tuple(aval[v].shape), aval[v].dtype, v, names[self.ranges[v]])
-            for v, state in sorted(self.tapped.items())]
+    return [Tap(names[v], state.kind, tuple(aval[v].shape), aval[v].dtype, v, names[self.ranges[v]],
+                self.layers.get(v, ())) for v, state in sorted(self.tapped.items())]
 
   def store(self, v):
     """From here on `v` is integers: a tap, unless it shares those of its input."""
@@ -228,7 +298,7 @@ class _Finder:
 
   def is_clamp(self, eqn):
     """True for max and min with a scalar, and for a custom_jvp/vjp call that does nothing else (`jax.nn.relu`)."""
-    if eqn.body is not None:
+    if eqn.name in CUSTOM:
       return all(e.name in CLAMPS or e.name in ('convert_element_type', 'broadcast_in_dim') for e in eqn.body.eqns)
     fixed = [v for v in eqn.inputs if isinstance(v, Const) or v not in self.states]
     return eqn.name in CLAMPS and len(fixed) == len(eqn.inputs) - 1 and all(map(self.is_uniform, fixed))
@@ -244,16 +314,38 @@ class _Finder:
 def _live(program):
   """Variables that differ between examples and lead to an output that does."""
   varying = {v for v in program.inputs if v not in program.paths
-             and np.issubdtype(program.avals[v].dtype, np.floating) and program.avals[v].ndim}
-  for eqn in program.eqns:
-    over_batch = eqn.name.startswith('reduce_') and 0 in eqn.params.get('axes', ())
-    if not over_batch and any(v in varying for v in eqn.inputs if not isinstance(v, Const)):
-      varying.update(eqn.outputs)
-  live = {v for v in program.outputs if not isinstance(v, Const) and v in varying}
-  for eqn in reversed(program.eqns):
-    if not live.isdisjoint(eqn.outputs):
-      live.update(v for v in eqn.inputs if not isinstance(v, Const) and v in varying)
+             and jnp.issubdtype(program.avals[v].dtype, jnp.inexact) and program.avals[v].ndim}
+  _spread(program, varying)
+  live: set[Var] = set()
+  _needed(program, varying, live)
   if not live:
     raise EffjaxError('taps: no output of the function differs between the examples of a batch (axis 0): '
                       'give a function that returns logits, not their loss')
   return live
+
+
+def _spread(program, varying):
+  """Adds to `varying` what depends on it."""
+  for eqn in program.eqns:
+    over_batch = eqn.name.startswith('reduce_') and 0 in eqn.params.get('axes', ())
+    if over_batch or not any(v in varying for v in eqn.inputs if not isinstance(v, Const)):
+      continue
+    varying.update(eqn.outputs)
+    if eqn.name == 'scan':
+      before = -1
+      varying.update(b for b, v in zip(eqn.body.inputs, eqn.inputs) if not isinstance(v, Const) and v in varying)
+      while before != len(varying):  # what is carried may vary from the second iteration on
+        before = len(varying)
+        _spread(eqn.body, varying)
+        carry = zip([eqn.body.inputs[i] for i in carried(eqn)], eqn.body.outputs)
+        varying.update(b for b, v in carry if not isinstance(v, Const) and v in varying)
+
+
+def _needed(program, varying, live):
+  """Adds to `live` what varies and leads to an output of the program."""
+  live.update(v for v in program.outputs if not isinstance(v, Const) and v in varying)
+  for eqn in reversed(program.eqns):
+    if not live.isdisjoint(eqn.outputs):
+      live.update(v for v in eqn.inputs if not isinstance(v, Const) and v in varying)
+      if eqn.name == 'scan':
+        _needed(eqn.body, varying, live)

@@ -168,19 +168,19 @@ def execute(eqn: Eqn, args: Sequence[Any]) -> Sequence[Any]:
   return out if eqn.primitive.multiple_results else [out]
 
 
-def scan(eqn: Eqn, args: Sequence[Any], run: Callable[[list], Sequence[Any]]) -> list:
-  """A `scan` equation with another body, `run(inputs of eqn.body) -> outputs of eqn.body`, at whatever shapes.
+def scan(eqn: Eqn, args: Sequence[Any], run: Callable[[list], tuple[Sequence[Any], PyTree]]) -> tuple[list, PyTree]:
+  """A `scan` equation with another body, `run(inputs of eqn.body) -> (outputs of eqn.body, more)`, at any shapes.
 
-  A scanned array that is None is None in every iteration.
+  A scanned array that is None is None in every iteration. `more` comes back stacked.
   """
   p, (first, end) = eqn.params, (carried(eqn).start, carried(eqn).stop)
   consts, carry, xs = args[:first], args[first:end], args[end:]
 
   def body(carry, x):
-    out = run([*consts, *carry, *x])
-    return list(out[:len(carry)]), list(out[len(carry):])
-  carry, ys = jax.lax.scan(body, list(carry), list(xs), p['length'], p['reverse'], p['unroll'])
-  return [*carry, *ys]
+    out, more = run([*consts, *carry, *x])
+    return list(out[:len(carry)]), (list(out[len(carry):]), more)
+  carry, (ys, more) = jax.lax.scan(body, list(carry), list(xs), p['length'], p['reverse'], p['unroll'])
+  return [*carry, *ys], more
 
 
 def carried(eqn: Eqn) -> range:

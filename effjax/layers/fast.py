@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from effjax.graph.trace import evaluate, execute, trace
+from effjax.graph.trace import evaluate, execute, scan, trace
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
@@ -22,7 +22,7 @@ def fast(fn: Callable) -> Callable:
 
   The outermost thing to do to a forward function, right before it is differentiated: what reads its graph (channels,
   profile, taps, export) is given `fn` itself. On other backends than the CPU it is `fn`. Convolutions with dilation,
-  groups or a layout other than NHWC, HWIO stay; so do those within `scan` and custom derivatives.
+  groups or a layout other than NHWC, HWIO stay; so do those within custom derivatives.
   Equal up to the rounding of another order of summation. Forward mode is not defined (`jax.grad` of `jax.grad` is).
 
   >>> conv = lambda w, x: lax.conv_general_dilated(x, w, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
@@ -112,6 +112,8 @@ def _shifted_sum(x, w, strides):
 
 
 def _faster(eqn, args):
+  if eqn.name == 'scan':
+    return scan(eqn, args, lambda inputs: (evaluate(eqn.body, inputs, _faster), ()))[0]
   if eqn.name == 'conv_general_dilated' and _plain(eqn.params):
     (x, w), p = args, eqn.params
     if w.shape[2] == 1 and p['feature_group_count'] == x.shape[-1] == w.shape[-1]:

@@ -116,3 +116,50 @@ def test_a_loss_has_no_taps(model):
   module, variables, x = model
   with pytest.raises(EffjaxError, match='no output of the function differs between the examples'):
     taps(lambda v, x: module.apply(v, x).mean(), variables, x)
+
+
+def stacked():
+  """Three residual layers in a `scan` under remat, a recurrence, and the same layers written out."""
+  rng = np.random.default_rng(0)
+  draw = lambda *shape: jnp.asarray(rng.normal(size=shape) / 2, jnp.float32)
+  params = {'enter': {'w': draw(3, 4)}, 'stack': {'up': {'w': draw(3, 4, 6)}, 'down': {'w': draw(3, 6, 4)}}}
+
+  def layer(h, p):
+    return h + jax.nn.relu(h @ p['up']['w']) @ p['down']['w']
+
+  def scanned(p, x):
+    return jax.lax.scan(lambda h, q: (jax.checkpoint(layer)(h, q), None), x @ p['enter']['w'], p['stack'])[0]
+
+  def written_out(p, x):
+    h = x @ p['enter']['w']
+    for i in range(3):
+      h = layer(h, jax.tree.map(lambda w: w[i], p['stack']))  # noqa: B023
+    return h
+  return scanned, written_out, params, draw(2, 3)
+
+
+def test_taps_within_scan_and_remat():
+  scanned, _, params, x = stacked()
+  found = taps(scanned, params, x)
+  assert [(tap.name, tap.kind, tap.layers, tap.range) for tap in found] == [
+      ('input', 'input', (), 'input'), ('enter', 'dot', (), 'enter'), ('stack/up', 'dot', (3,), 'stack/up'),
+      ('stack/down', 'dot', (3,), 'stack/down'), ('stack/down/add', 'add', (3,), 'enter')]
+
+
+def test_what_is_collected_within_scan_is_stacked():
+  scanned, written_out, params, x = stacked()
+  out, found = jax.jit(collect(scanned, ['stack/up', 'stack/down/add']))(params, x)
+  _, plain = collect(written_out, ['stack/up', 'stack/up_1', 'stack/up_2', 'stack/down/add_2'])(params, x)
+  np.testing.assert_allclose(found['stack/up'], [plain[n] for n in ('stack/up', 'stack/up_1', 'stack/up_2')], rtol=1e-5)
+  np.testing.assert_allclose(found['stack/down/add'][2], plain['stack/down/add_2'], rtol=1e-5)
+  np.testing.assert_allclose(out, found['stack/down/add'][2], rtol=1e-6)
+
+
+def test_what_is_inserted_within_scan_acts_in_every_iteration():
+  scanned, written_out, params, x = stacked()
+  got = insert(scanned, {'stack/up': jnp.tanh})(params, x)
+  names = ('stack/up', 'stack/up_1', 'stack/up_2')
+  np.testing.assert_allclose(got, insert(written_out, dict.fromkeys(names, jnp.tanh))(params, x), rtol=1e-5)
+  carried = insert(scanned, {'enter': lambda x: 2. * x})(params, x)  # the range of what is carried: at all its taps
+  ends = ('enter', 'stack/down/add', 'stack/down/add_1', 'stack/down/add_2')
+  np.testing.assert_allclose(carried, insert(written_out, dict.fromkeys(ends, lambda x: 2. * x))(params, x), rtol=1e-5)
