@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float
 from effjax import tree
 from effjax.errors import EffjaxError
 from effjax.graph.propagate import Analysis, propagate
-from effjax.graph.trace import Program, trace
+from effjax.graph.trace import Program, trace, users
 from effjax.tree import Path, PyTree
 
 
@@ -67,12 +67,20 @@ def channels(fn: Callable, params: PyTree, *args: PyTree) -> Channels:
 
 
 def label(fn: Callable, params: PyTree, *args: PyTree) -> Labelled:
-  """Traces `fn` and resolves the label of every axis of every value."""
+  """Traces `fn` and resolves the label of every axis of every value.
+
+  Raises:
+    EffjaxError: a parameter is not of a floating point type; the function reads none of its parameters.
+  """
   for path, leaf in tree.leaves(params).items():
     if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
       raise EffjaxError(f'graph: parameter {path!r} has dtype {jnp.result_type(leaf)}, wanted floating point: pass '
-                        'integer state as an argument, not as a parameter')
+                        'other state as an argument, not as a parameter')
   program = trace(fn, params, *args)
+  if program.paths and program.paths.keys().isdisjoint(users(program)):
+    first = next(iter(program.paths.values()))
+    raise EffjaxError(f'graph: the function reads none of its {len(program.paths)} parameters ({first!r} ...): give '
+                      'the parameters as its first argument')
   analysis = propagate(program)
   roots = analysis.labels.roots()
   leaves = {path: analysis.values[v].axes for v, path in program.paths.items()}
@@ -122,12 +130,14 @@ def _consumers(labels, roots, channel, leaves):
 
 
 def _groups(size, leaves, channel):
-  touched: list[list[int]] = [[] for _ in range(size)]
-  for number, axis in enumerate(axis for axes in leaves.values() for axis in axes):
-    for c in np.unique(channel[axis][channel[axis] >= 0]).tolist():
-      touched[c].append(number)
-  names: dict[tuple, int] = {}
-  return np.array([names.setdefault(tuple(t), len(names)) for t in touched], np.int64)
+  """The channels that touch the same axes: groups are split by one axis after another."""
+  group, count = np.zeros(size, np.int64), 1
+  for axis in (axis for axes in leaves.values() for axis in axes):
+    mine = np.unique(channel[axis][channel[axis] >= 0])
+    old, part = np.unique(group[mine], return_inverse=True)
+    group[mine], count = count + part, count + len(old)
+  _, first, number = np.unique(group, return_index=True, return_inverse=True)
+  return np.argsort(np.argsort(first))[number]
 
 
 def mask(found: Channels, params: PyTree, keep: Bool[Array | np.ndarray, ' n']) -> PyTree:

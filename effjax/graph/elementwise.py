@@ -14,7 +14,7 @@ ELEMENTWISE = frozenset('''
     asin acos atan atan2 sinh cosh asinh acosh atanh sqrt rsqrt cbrt abs square is_finite not and or xor eq ne lt le
     gt ge eq_to le_to lt_to select_n clamp nextafter erf erfc erf_inv lgamma digamma logistic convert_element_type
     stop_gradient copy copy_p reduce_precision real imag add_any shift_left shift_right_logical
-    shift_right_arithmetic population_count optimization_barrier sharding_constraint'''.split())
+    shift_right_arithmetic population_count optimization_barrier'''.split())
 INTEGER = frozenset('not and or xor shift_left shift_right_logical shift_right_arithmetic population_count'.split())
 
 
@@ -49,7 +49,7 @@ def vanishes(eqn: Eqn, ins: Sequence[Value], zero: Sequence[bool]) -> bool | Non
   """Whether the result is zero where the marked operands are; None: it is not finite there."""
   if not any(zero):
     return False
-  if eqn.name == 'mul':
+  if eqn.name in ('mul', 'real', 'imag'):
     return True
   if eqn.name == 'div':
     return None if zero[1] else zero[0]
@@ -64,7 +64,7 @@ def vanishes(eqn: Eqn, ins: Sequence[Value], zero: Sequence[bool]) -> bool | Non
 
 @functools.cache
 def _at(primitive, params, values):
-  """An elementwise primitive at scalars."""
+  """The size of an elementwise primitive's value at scalars."""
   with jax.ensure_compile_time_eval():
     args = [jnp.asarray(v, jnp.int32 if primitive.name in INTEGER else jnp.float32) for v in values]
-    return float(np.asarray(primitive.bind(*args, **dict(params)), np.float64))
+    return float(np.abs(np.asarray(primitive.bind(*args, **dict(params)))))

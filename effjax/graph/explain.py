@@ -90,7 +90,7 @@ def _coupling(found, number) -> list[tuple[Eqn, str]]:
   return [(edge.at, edge.why) for edge in found.analysis.labels.edges if inside[edge.low].any()]
 
 
-def _way(labels: Labels, entry: int) -> list[tuple[Eqn, str]]:
+def _way(labels: Labels, entry: int) -> list[tuple[Eqn | None, str]]:
   """The joins from an entry to one that is pinned from the start: what came first is walked from the end."""
   came_from = {entry: None}
   frontier = [entry]
@@ -103,7 +103,7 @@ def _way(labels: Labels, entry: int) -> list[tuple[Eqn, str]]:
   while came_from.get(at) is not None:
     at, edge = came_from[at]
     way.append((labels.edges[edge].at, labels.edges[edge].why))
-  return way[::-1] or [(None, 'an axis of one entry')]
+  return way[::-1] or [(None, 'an axis of one entry, or a parameter that nothing reads')]
 
 
 def _neighbours(labels):

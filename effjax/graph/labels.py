@@ -29,6 +29,7 @@ class Labels:
     self.room = np.arange(1024)  # parents of labels, and of those to come
     self.size = 1
     self.edges: list[Edge] = []
+    self.repeats: set[int] = set()  # labels of axes that a value is repeated along, as long as they meet no other
     self.at: Any = None  # the equation that joins from now on
     self.contracted: list[np.ndarray] = []  # labels of parameter axes that a convolution or product sums over
     self.mixed: list[np.ndarray] = []  # labels summed over with no parameter in the sum
@@ -76,6 +77,8 @@ class Labels:
       high, differ = _first_of_each(high, differ)  # one new parent for each root: the rest in the next round
       self.room[high] = low[differ]
       self.edges.append(Edge(a[differ], b[differ], self.at, why))
+      if self.repeats:
+        self.repeats.difference_update(a[differ].tolist(), b[differ].tolist())
 
   def join_all(self, labels: np.ndarray, why: str = '') -> None:
     """All of these live and die together."""
@@ -94,6 +97,9 @@ class Labels:
   def merge(self, parts: list[np.ndarray]) -> np.ndarray:
     """Labels of the axis that flattens several axes: at most one of them may have entries that can go."""
     free = [p for p in parts if not self.pinned(p)]
+    if len(free) > 1:  # copies stay copies
+      self.pin((p for p in free if self.repeats.issuperset(p.tolist())), 'its entries are repeated')
+      free = [p for p in free if not self.pinned(p)]
     if len(free) > 1:  # an entry would survive only with all its factors: let them all be one
       self.join_all(np.concatenate(free), 'two axes are flattened into one')
     grid = np.zeros([len(p) for p in parts], np.int64)

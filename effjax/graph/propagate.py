@@ -8,17 +8,21 @@ import numpy as np
 from effjax.graph.elementwise import ELEMENTWISE, elementwise
 from effjax.graph.labels import Labels
 from effjax.graph.rules import RULES
-from effjax.graph.trace import Const, Program, Var, carried, constants, derivative, execute, weights
+from effjax.graph.trace import Const, Program, Var, carried, constants, derivative, execute, users, weights
 from effjax.graph.values import Analysis, Value, fixed, unknown, value_of
 
 SAME_ENTRIES = frozenset('broadcast_in_dim reshape squeeze expand_dims transpose slice rev'.split())
 
 
 def propagate(program: Program) -> Analysis:
-  """Labels for every variable of `program`: parameters' axes are free, arguments and results are pinned."""
+  """Labels for every variable of `program`: parameters' axes are free, arguments and results are pinned.
+
+  A parameter that nothing reads is no choice either.
+  """
   a = Analysis(Labels(), {}, constants(program), {}, {}, [])
+  free = program.paths.keys() & users(program).keys()
   for v in program.inputs:
-    a.values[v] = _leaf(a, program.avals[v].shape) if v in program.paths else fixed(program.avals[v].shape)
+    a.values[v] = _leaf(a, program.avals[v].shape) if v in free else fixed(program.avals[v].shape)
   run(a, program, weights(program))
   a.labels.at = None
   for v in program.outputs:
@@ -30,6 +34,8 @@ def propagate(program: Program) -> Analysis:
 def run(a: Analysis, program: Program, names: dict[Var, str]) -> None:
   """Labels for the equations of `program`, whose inputs have theirs."""
   for eqn in program.eqns:
+    if not eqn.outputs:  # a print: it sees what there is
+      continue
     a.labels.at = eqn
     ins = [value_of(a, eqn, i) for i in range(len(eqn.inputs))]
     shapes = [program.avals[v].shape for v in eqn.outputs]

@@ -20,6 +20,7 @@ REDUCTIONS = frozenset('reduce_sum reduce_max reduce_min reduce_prod reduce_and 
 def _broadcast(a, eqn, ins, shapes, _):
   v, shape = ins[0], shapes[0]
   axes = [a.labels.fresh(n) for n in shape]
+  a.labels.repeats.update(label for axis in axes for label in axis.tolist())
   zero = [is_zero(v)] * len(shape)
   for i, axis in enumerate(eqn.params['broadcast_dimensions']):
     if len(v.axes[i]) == shape[axis]:
@@ -107,6 +108,18 @@ def _concatenate(a, eqn, ins, shapes, _):
   axes[axis] = np.concatenate([v.axes[axis] for v in ins])
   zero = tuple(all(v.zero[i] for v in ins) for i in range(len(axes)))
   return [Value(tuple(axes), zero, frozenset.intersection(*[v.hosts for v in ins]))]
+
+
+def _stack(a, eqn, ins, shapes, _):
+  """A new axis, and along it the operands."""
+  axis = eqn.params['axis']
+  new = [v._replace(axes=(*v.axes[:axis], np.zeros(1, np.int64), *v.axes[axis:]),
+                    zero=(*v.zero[:axis], True, *v.zero[axis:])) for v in ins]
+  return _concatenate(a, eqn._replace(params={'dimension': axis}), new, shapes, _)
+
+
+def _tile(a, eqn, ins, shapes, _):
+  return [ins[0]._replace(axes=tuple(np.tile(x, n) for x, n in zip(ins[0].axes, eqn.params['reps'])))]
 
 
 def _pad(a, eqn, ins, shapes, _):
@@ -294,9 +307,11 @@ def _conv(a, eqn, ins, shapes, param):
 
 RULES: dict[str, Callable] = {
     'broadcast_in_dim': _broadcast, 'reshape': _reshape, 'squeeze': _squeeze, 'expand_dims': _squeeze,
-    'transpose': _transpose, 'rev': _rev, 'slice': _slice, 'split': _split, 'concatenate': _concatenate, 'pad': _pad,
+    'transpose': _transpose, 'rev': _rev, 'slice': _slice, 'split': _split, 'concatenate': _concatenate,
+    'stack': _stack, 'tile': _tile, 'pad': _pad,
     'gather': _gather, 'dynamic_slice': _dynamic_slice, 'dynamic_update_slice': _dynamic_update_slice,
     'sort': _sort, 'top_k': _top_k, 'name': _name,
+    'sharding_constraint': lambda a, eqn, ins, shapes, _: ins,
     **dict.fromkeys(('cumsum', 'cumprod', 'cummax', 'cummin', 'cumlogsumexp'), _cumulative),
     'reduce_window_max': _window, 'reduce_window_min': _window, 'reduce_window_sum': _window,
     'dot_general': _dot, 'conv_general_dilated': _conv, **dict.fromkeys(REDUCTIONS, _reduce)}

@@ -10,11 +10,13 @@ import numpy as np
 from effjax import tree
 from effjax.errors import EffjaxError
 from effjax.graph.channels import Labelled, check_length, label
+from effjax.graph.elementwise import ELEMENTWISE, vanishes
 from effjax.graph.rules import static_index
 from effjax.graph.trace import Const, Eqn, Program, Var, carried, execute, scan, walk
 from effjax.graph.values import Analysis, value_of
 from effjax.tree import Path, PyTree
 
+LINEAR = frozenset('reshape squeeze expand_dims broadcast_in_dim transpose slice rev reduce_sum'.split())
 RESHAPING = frozenset('reshape squeeze expand_dims broadcast_in_dim slice convert_element_type'.split())
 ZERO = object()  # a value that is known to be zero everywhere: an operator that was not chosen
 ONE = object()  # the weight of the operator that was chosen
@@ -98,9 +100,25 @@ def _plan(found: Labelled, keep, choose) -> Plan:
       raise EffjaxError(f'shrink: choose[{path!r}] = {entry}, wanted an entry of one of {found.channels.choices}')
   dead = {number for number, (path, entry) in found.guard.items() if choose.get(path, entry) != entry}
   kept[list(dead)] = False
-  zeros = frozenset(v for v, value in found.analysis.values.items() if not dead.isdisjoint(value.hosts))
+  zeros = _zeros(found, dead)
   ones = _ones(found.program, choose) - zeros
   return Plan(found.program, found.analysis, kept, zeros, ones, _used(found.analysis, found.program, zeros, ones))
+
+
+def _zeros(found, dead):
+  """Variables that are zero everywhere, since the weight of their operator is."""
+  zeros = {v for v, value in found.analysis.values.items() if not dead.isdisjoint(value.hosts)}
+  for eqn in walk(found.program):
+    zero = [not isinstance(v, Const) and v in zeros for v in eqn.inputs]
+    if any(zero) and eqn.body is None and _stays_zero(found.analysis, eqn, zero):
+      zeros.update(eqn.outputs)
+  return frozenset(zeros)
+
+
+def _stays_zero(a, eqn, zero):
+  if eqn.name in ELEMENTWISE:
+    return bool(vanishes(eqn, [value_of(a, eqn, i) for i in range(len(zero))], zero))
+  return eqn.name in ('conv_general_dilated', 'dot_general') or (zero[0] and eqn.name in LINEAR)
 
 
 def _ones(program, choose):
@@ -126,7 +144,7 @@ def _used(a, program, zeros, ones):
   """Variables that the outputs need, those within bodies too."""
   used = {v for v in program.outputs if not isinstance(v, Const)}
   for eqn in reversed(program.eqns):
-    if any(v in used and v not in zeros for v in eqn.outputs):
+    if not eqn.outputs or any(v in used and v not in zeros for v in eqn.outputs):
       needs = _needs(eqn, zeros, ones)
       if eqn.name == 'scan':
         within = _used(a, eqn.body, zeros, ones)
@@ -143,8 +161,15 @@ def _used(a, program, zeros, ones):
 def _cut(plan, x, value):
   for i, labels in enumerate(value.axes):
     if not plan.kept[labels].all():
-      x = jnp.take(x, np.flatnonzero(plan.kept[labels]), axis=i)
+      x = _take(x, np.flatnonzero(plan.kept[labels]), i)
   return x
+
+
+def _take(x, index, axis):
+  """What is not traced is cut on the host: a compiled program for each shape would take far longer."""
+  if isinstance(x, jax.core.Tracer) or not getattr(x, 'is_fully_addressable', True):
+    return jnp.take(x, index, axis=axis)
+  return jnp.asarray(np.take(np.asarray(x), index, axis=axis))
 
 
 def _check_nonempty(small):
@@ -167,7 +192,10 @@ def _run(plan: Plan, program: Program, inputs) -> list:
     return ZERO if v in plan.zeros else ONE if v in plan.ones and env.get(v) is None else env[v]
 
   for eqn in program.eqns:
-    if eqn.outputs[0] in plan.analysis.constant:
+    if not eqn.outputs:  # a print of what there is
+      args = [read(eqn, i) for i in range(len(eqn.inputs))]
+      out = [] if any(x is ZERO or x is ONE for x in args) else execute(eqn, args)
+    elif eqn.outputs[0] in plan.analysis.constant:
       out = execute(eqn, list(map(whole, eqn.inputs)))
     elif any(v in plan.used and v not in plan.zeros for v in eqn.outputs):
       out = _bind(plan, eqn, [read(eqn, i) for i in range(len(eqn.inputs))])

@@ -64,7 +64,9 @@ class Program(NamedTuple):
 
 
 def trace(fn: Callable, params: PyTree, *args: PyTree) -> Program:
-  """The program of `fn(params, *args)`; arrays or `jax.ShapeDtypeStruct`s may be given.
+  """The program of `fn(params, *args)`, without what leads to no output.
+
+  Arrays or `jax.ShapeDtypeStruct`s may be given.
 
   Args:
     fn: any JAX function whose first argument is a tree of parameters.
@@ -77,9 +79,20 @@ def trace(fn: Callable, params: PyTree, *args: PyTree) -> Program:
   builder = _Builder()
   inputs = tuple(builder.new(v.aval) for v in closed.jaxpr.invars)
   eqns, outputs = builder.inline(closed.jaxpr, closed.consts, inputs)
+  eqns = _needed(eqns, outputs)
   names = list(tree.leaves(params))
   return Program(tuple(eqns), inputs, tuple(outputs), builder.avals, dict(zip(inputs, names)),
                  jax.tree.structure(out))
+
+
+def _needed(eqns, outputs):
+  """Without what leads to no output, unless it gives nothing at all and is there for its effect (a print)."""
+  needed, kept = {v for v in outputs if not isinstance(v, Const)}, []
+  for eqn in reversed(eqns):
+    if not eqn.outputs or not needed.isdisjoint(eqn.outputs):
+      needed.update(v for v in eqn.inputs if not isinstance(v, Const))
+      kept.append(eqn)
+  return kept[::-1]
 
 
 def flatten(program: Program) -> Program:

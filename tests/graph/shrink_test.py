@@ -127,10 +127,10 @@ def test_closed_over_constants_are_cut():
 
 
 def test_an_unknown_primitive_pins_and_is_reported_by_name():
-  fn = lambda p, x: jnp.sort(x @ p['a'], -1) @ p['b']
+  fn = lambda p, x: jnp.fft.fft(x @ p['a'], axis=-1).real @ p['b']
   params = {'a': jnp.ones((3, 4)), 'b': jnp.ones((4, 5)), 'c': jnp.ones(2)}
   found = graph.channels(fn, params, jnp.ones((1, 3)))
-  assert [name for name, _ in found.unknown] == ['sort']
+  assert [name for name, _ in found.unknown] == ['fft']
   assert all((axis < 0).all() for axes in (found.members['a'], found.members['b']) for axis in axes)
 
 
@@ -142,6 +142,87 @@ def test_what_depends_on_masked_entries_pins(use):
   """Softmax, maxima, positions, sums of what is not zero, zero by zero: a mask would not be a removal there."""
   params = {'a': jnp.ones((3, 4)), 'b': jnp.ones((4, 2))}
   assert graph.channels(lambda p, x: use(x @ p['a']) @ p['b'], params, jnp.ones((2, 3))).size == 0
+
+
+@pytest.mark.parametrize(('use', 'width'), [
+    (lambda h: jnp.take(h, jnp.array([2, 0, 3, 1]), axis=-1), 4), (lambda h: h[:, jnp.arange(0, 4, 2)], 2),
+    (lambda h: h * jnp.cos(jnp.arange(4.)), 4), (lambda h: jnp.cumsum(h, 0), 4), (lambda h: jnp.sort(h, 0), 4),
+    (lambda h: jax.lax.dynamic_slice_in_dim(h, 1, 1, 0), 4), (lambda h: jax.lax.dynamic_update_slice(h, h[:1], (1, 0)), 4),
+    (lambda h: jnp.where(jnp.arange(4) % 2 == 0, h, 0.), 4)])
+def test_positions_and_tables_that_the_trace_knows_do_not_pin(use, width):
+  rng = np.random.default_rng(0)
+  params = {'a': jnp.asarray(rng.normal(size=(3, 4)), jnp.float32),
+            'b': jnp.asarray(rng.normal(size=(width, 2)), jnp.float32)}
+  fn, x = lambda p, x: use(x @ p['a']) @ p['b'], jnp.asarray(rng.normal(size=(2, 3)), jnp.float32)
+  found, keep = graph.channels(fn, params, x), np.array([True, False, True, True])
+  assert found.size == 4 and found.unknown == ()
+  small, less = graph.shrink(fn, params, keep, x)
+  assert less['a'].shape == (3, 3)
+  np.testing.assert_allclose(small(less, x), fn(graph.mask(found, params, keep), x), rtol=1e-5)
+
+
+def test_what_leads_to_no_output_does_not_pin():
+  def fn(p, x):
+    h = x @ p['a']
+    jnp.argmax(h, -1)
+    return h @ p['b']
+  params = {'a': jnp.ones((3, 4)), 'b': jnp.ones((4, 2))}
+  assert graph.channels(fn, params, jnp.ones((1, 3))).size == 4
+  assert [eqn.name for eqn in graph.trace(fn, params, jnp.ones((1, 3))).eqns] == ['dot_general', 'dot_general']
+
+
+def test_a_print_stays_in_the_small_network(capsys):
+  def fn(p, x):
+    h = x @ p['a']
+    jax.debug.print('sum {}', h.sum())
+    return h @ p['b']
+  params = {'a': jnp.ones((3, 4)), 'b': jnp.ones((4, 2))}
+  small, less = graph.shrink(fn, params, np.array([True, True, False, False]), jnp.ones((1, 3)))
+  capsys.readouterr()
+  small(less, jnp.ones((1, 3)))
+  jax.effects_barrier()
+  assert capsys.readouterr().out == 'sum 6.0\n'
+
+
+def test_weights_made_of_several_leaves_are_gated_once_at_each():
+  """An LSTM's kernels side by side, a sum of two, one times a constant; relaxed gates, so that a square shows."""
+  rng = np.random.default_rng(0)
+  params = {name: jnp.asarray(rng.normal(size=(4, 4)), jnp.float32) for name in 'abcdef'}
+
+  def fn(p, x):
+    h = jnp.split(jnp.tanh(x @ p['a']) @ jnp.concatenate([p['b'], p['c']], 1), 2, 1)
+    return jnp.tanh(h[0] * h[1]) @ (p['d'] + p['e']) + jnp.tanh(x @ p['a']) @ (2. * jnp.ones((4, 1)) * p['f'])
+  x, z = jnp.asarray(rng.normal(size=(2, 4)), jnp.float32), jnp.asarray(rng.random(8), jnp.float32)
+  found = graph.channels(fn, params, x)
+  assert found.size == 8
+  gated = fn(graph.gate(found, params, z), x)
+
+  def by_hand(p, x):
+    hidden = z[:4] * jnp.tanh(x @ p['a'])
+    h = jnp.split(hidden @ jnp.concatenate([p['b'], p['c']], 1), 2, 1)
+    return (z[4:] * jnp.tanh(h[0] * h[1])) @ (p['d'] + p['e']) + hidden @ (2. * p['f'])
+  np.testing.assert_allclose(gated, by_hand(params, x), rtol=1e-5)
+
+
+@pytest.mark.parametrize('entry', [0, 1])
+def test_an_operator_that_is_not_chosen_is_gone_from_a_scan(entry):
+  rng = np.random.default_rng(0)
+  draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
+  params = {'in': draw(3, 6), 'out': draw(6, 2), 'layers': {
+      'a': draw(4, 6, 6), 'b': draw(4, 6, 6), 'choice': jnp.full((4, 2), .5)}}
+  x = draw(2, 3)
+
+  def fn(p, x):
+    body = lambda h, w: (h + w['choice'][0] * jax.nn.relu(h @ w['a']) + w['choice'][1] * jnp.tanh(h @ w['b']), h.sum())
+    return jax.lax.scan(body, x @ p['in'], p['layers'])[0] @ p['out']
+  found = graph.channels(fn, params, x)
+  assert (found.size, found.choices) == (6, {'layers/choice': 2})
+  keep = np.array([True, True, False, True, False, True])
+  small, less = graph.shrink(fn, params, keep, x, choose={'layers/choice': entry})
+  assert jax.tree.map(jnp.shape, less['layers']) == {
+      'a': None if entry else (4, 4, 4), 'b': (4, 4, 4) if entry else None, 'choice': None}
+  chosen = params | {'layers': params['layers'] | {'choice': jnp.tile(jnp.eye(2)[entry], (4, 1))}}
+  np.testing.assert_allclose(small(less, x), fn(graph.mask(found, chosen, keep), x), rtol=1e-5)
 
 
 CHOSEN = ({'a1': (3, 5), 'a2': (5, 4), 'd': (4, 2)}, {'b': (4, 4), 'd': (4, 2)}, {'d': (4, 2)})
@@ -184,10 +265,17 @@ def test_errors_of_shrink(name):
                  choose=arguments.get('choose'))
 
 
-def test_errors_of_channels():
-  params = {'a': jnp.ones((3, 4)), 'n': jnp.ones((), jnp.int32)}
-  with pytest.raises(EffjaxError, match="parameter 'n' has dtype int32, wanted floating point"):
+@pytest.mark.parametrize('dtype', ['int32', 'complex64'])
+def test_parameters_are_floating_point(dtype):
+  params = {'a': jnp.ones((3, 4)), 'n': jnp.ones((), dtype)}
+  with pytest.raises(EffjaxError, match=f"parameter 'n' has dtype {dtype}, wanted floating point: pass other state"):
     graph.channels(lambda p, x: x @ p['a'], params, jnp.ones((1, 3)))
+
+
+def test_parameters_that_are_not_used():
+  a = jnp.ones((3, 4))
+  with pytest.raises(EffjaxError, match=r"reads none of its 1 parameters \('w' ...\): give the parameters as its first"):
+    graph.channels(lambda p, x: x @ a, {'w': a}, jnp.ones((1, 3)))
 
 
 def test_an_unchosen_operator_must_be_summed():
