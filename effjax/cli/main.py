@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from effjax import report
-from effjax.cli import inspect
+from effjax.cli import inspect, profile
 from effjax.cli.joint import Options, joint
 from effjax.errors import EffjaxError
 
@@ -52,12 +52,22 @@ def _parser():
   add('every_steps', 'steps between checkpoints', type=_positive)
   run.add_argument('--out', help='new folder of the run; default runs/DATA-seedSEED-TIME')
   run.add_argument('--resume', metavar='RUN', help='continue the killed run in this folder, with its own options')
-  for name, do, text in (('verify', inspect.verify, 'run the file again and compare it with its network'),
-                         ('profile', inspect.profile, 'what each layer of the file costs')):
-    command = commands.add_parser(name, help=text)
-    command.add_argument('run_dir', metavar='RUN', type=pathlib.Path)
-    command.set_defaults(run=lambda args, do=do: do(args.run_dir))
+  verify = commands.add_parser('verify', help='run the file again and compare it with its network')
+  verify.add_argument('run_dir', metavar='RUN', type=pathlib.Path)
+  verify.set_defaults(run=lambda args: inspect.verify(args.run_dir))
+  _add_profile(commands.add_parser('profile', help='what each layer of a run costs, or each operation of any function'))
   return parser
+
+
+def _add_profile(command):
+  command.set_defaults(run=_profile)
+  command.add_argument('what', metavar='RUN|MODULE:FUNCTION',
+                       help='the folder of a run, or a function that is called without arguments and returns (fn, '
+                            'params, *args); params and args may be shapes')
+  given = dict(default=argparse.SUPPRESS)  # what is not given is not in args
+  command.add_argument('--format', choices=['table', 'json'], help='of a function; default table', **given)
+  command.add_argument('--bits', type=_bits, help='of its weights and activations, for bytes; default 32', **given)
+  command.add_argument('--plot', metavar='FILE.png', help='draw it into a new file (needs effjax[plots])', **given)
 
 
 def _positive(text):
@@ -66,6 +76,10 @@ def _positive(text):
 
 def _seed(text):
   return _number(int, text, lambda value: value >= 0, 'a whole number from 0')
+
+
+def _bits(text):
+  return _number(int, text, lambda value: 1 <= value <= 64, 'a whole number from 1 to 64')
 
 
 def _amount(text):
@@ -97,6 +111,17 @@ def _joint(args):
     Console().print(table)
   print(f'{folder}: model.tflite, report.md, report.json')
   return 0
+
+
+def _profile(args):
+  options = {name: value for name, value in vars(args).items() if name in ('format', 'bits', 'plot')}
+  folder = pathlib.Path(args.what)
+  if ':' in args.what and not folder.exists():
+    return profile.show(args.what, **options)
+  if options:
+    raise EffjaxError(f'profile: {", ".join(f"--{name}" for name in options)}: only for module:function, got '
+                      f'{args.what!r}, which is profiled as the folder of a run: leave out what does nothing there')
+  return inspect.profile(folder)
 
 
 def _check_resumed(folder, options, given):

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from effjax.graph.profile import Buffer, Row
+from effjax.graph.buffers import Buffer
+from effjax.graph.profile import Row
 from effjax.reparam import CHANNELS, Fact
 from effjax.tree import Path
 

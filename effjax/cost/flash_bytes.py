@@ -3,7 +3,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from effjax.cost.expect import bits_of, keep_of, present
-from effjax.graph.profile import Profile, entries
+from effjax.graph.profile import Profile, Row, entries, size
 from effjax.reparam import Fact
 from effjax.tree import Path
 
@@ -24,7 +24,8 @@ def container(bits: Float[Array, '*k']) -> Float[Array, '*k']:
 def flash_bytes(profile: Profile, facts: dict[Path, Fact]) -> Float[Array, '']:
   """Expected bytes: `sum_rows P(row) (codes E[container bits] / 8 + 8 output channels)`: codes, biases and scales.
 
-  BatchNorm folds into scale and bias. A weight that two rows share is counted once. The graph of the file (names,
+  BatchNorm folds into scale and bias. A weight that two rows share is counted once, and a stack of weights with all of
+  its slices, whether a `scan` or a Python loop goes through them. The graph of the file (names,
   shapes, operator codes) is not counted: it does not depend on keep and bits.
 
   Args:
@@ -36,7 +37,22 @@ def flash_bytes(profile: Profile, facts: dict[Path, Fact]) -> Float[Array, '']:
   Array(38., dtype=float32)
   """
   keep = keep_of(facts)
-  rows = list({row.path: row for row in reversed(profile.rows) if row.path is not None}.values())
+  rows = _distinct(profile)
   codes = entries([row.weight_axes for row in rows], keep) * bits_of(rows, facts, container) / 8
   channels = entries([row.out_axes[-1:] for row in rows], keep)
-  return jnp.sum(present(rows, facts) * (codes + PER_CHANNEL * channels))
+  stored = jnp.asarray([row.stored for row in rows], jnp.float32)
+  return jnp.sum(present(rows, facts) * stored * (codes + PER_CHANNEL * channels))
+
+
+def _distinct(profile) -> list[Row]:
+  """Rows with weights of their own: of each leaf the first, and further ones while they can be other slices of it."""
+  left = {path: size(axes) for path, axes in profile.leaves.items()}
+  rows: dict[Path, list[Row]] = {}
+  for row in profile.rows:
+    if row.path is None:
+      continue
+    own = row.stored * size(row.weight_axes)
+    if row.path not in rows or own <= left[row.path]:
+      rows.setdefault(row.path, []).append(row)
+      left[row.path] -= own
+  return [row for mine in rows.values() for row in mine]

@@ -8,6 +8,8 @@ import numpy as np
 from effjax.graph.labels import Labels
 from effjax.graph.trace import Const, Eqn, Program, Var
 
+Axes = tuple[np.ndarray, ...]  # for each axis the channel of each entry, -1: always there
+
 
 class Value(NamedTuple):
   """An array: a label per entry of each axis, and per axis whether an entry whose label is masked holds `zero`s.

@@ -1,6 +1,7 @@
 """The pictures of a report, as PNG bytes; matplotlib is needed (extra `plots`)."""
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import ArrayLike
@@ -38,6 +39,32 @@ def pictures(results: Results, history: History) -> dict[str, bytes]:
   if results['operators']:
     drawn['operators.png'] = _operators(figure, results['operators'])
   return {name: _png(drawn[name]) for name in sorted(drawn)}
+
+
+def operations(profile: dict[str, Any]) -> bytes:
+  """PNG of multiply-accumulates, parameters and activation entries moved by each operation, as executed.
+
+  Args:
+    profile: `ops` with 'path', 'scope', 'kind', 'macs', 'parameters', 'read', 'written'.
+
+  Raises:
+    ImportError: matplotlib is not there.
+  """
+  from matplotlib.figure import Figure
+  from matplotlib.ticker import EngFormatter
+  ops = profile['ops']
+  fig = Figure((10, 1.2 + .2 * len(ops)), dpi=120, layout='constrained')
+  panels = fig.subplots(1, 3, sharey=True)
+  rows = range(len(ops))
+  for axes, keys, label, color in zip(panels, (('macs',), ('parameters',), ('read', 'written')), (
+      'multiply-accumulates', 'parameters', 'activation entries read and written'), (BLUE, ORANGE, GREEN), strict=True):
+    axes.barh(rows, [sum(op[key] for key in keys) for op in ops], color=color)
+    axes.set_xlabel(label)
+    axes.locator_params(axis='x', nbins=5)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=''))
+  panels[0].set_yticks(rows, [f'{op["path"] or op["scope"]} {op["kind"]}'[-40:] for op in ops], fontsize=7)
+  panels[0].set_ylim(len(ops) - .5, -.5)
+  return _png(_clean(fig))
 
 
 def _trajectory(figure, results, history):
