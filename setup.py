@@ -6,7 +6,7 @@ from setuptools import find_packages, setup
 EXPORT = ['litert-converter>=0.5,<0.7', 'ai-edge-litert>=2.1,<3']
 PLOTS = ['matplotlib>=3.8,<4']
 TEST = ['pytest>=8,<10', 'pytest-xdist>=3.5,<4', 'hypothesis>=6.100,<7', 'beartype>=0.18,<1', 'ruff>=0.6,<1',
-        'nbclient>=0.10,<1', 'nbformat>=5.10,<6', 'ipykernel>=6,<8']
+        'nbclient>=0.10,<1', 'nbformat>=5.10,<6', 'ipykernel>=6,<8', 'dm-haiku>=0.0.15,<0.1', 'equinox>=0.13,<0.14']
 
 setup(
     name='effjax',

@@ -3,9 +3,6 @@ import functools
 import importlib
 import importlib.metadata
 import os
-import statistics
-import time
-from pathlib import Path
 
 import numpy as np
 
@@ -95,23 +92,19 @@ class Interpreter:
 
   def run(self, *inputs: np.ndarray) -> list[np.ndarray]:
     """The outputs for one example (batch axis of 1 included)."""
+    self.set(*inputs)
+    self.invoke()
+    return [self._interpreter.get_tensor(detail['index']) for detail in self.outputs]
+
+  def set(self, *inputs: np.ndarray) -> None:
+    """Copies the inputs in; `invoke` then computes."""
     for detail, x in zip(self.inputs, inputs, strict=True):
       self._interpreter.set_tensor(detail['index'], x)
+
+  def invoke(self) -> None:
+    """One inference."""
     self._interpreter.invoke()
-    return [self._interpreter.get_tensor(detail['index']) for detail in self.outputs]
 
   def tensor(self, index: int) -> np.ndarray:
     """An activation of the last run, by its index in the file."""
     return self._interpreter.get_tensor(index)
-
-
-def latency_ms(path: str | Path, runs: int = 100) -> float:
-  """Median milliseconds of one inference of the file, batch 1, one thread, XNNPACK, on this machine."""
-  interpreter = Interpreter(Path(path).read_bytes())
-  inputs = [np.zeros(detail['shape'], detail['dtype']) for detail in interpreter.inputs]
-  times = []
-  for _ in range(runs + 5):
-    start = time.perf_counter()
-    interpreter.run(*inputs)
-    times.append(time.perf_counter() - start)
-  return 1e3 * statistics.median(times[5:])

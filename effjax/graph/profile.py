@@ -33,6 +33,7 @@ class Row(NamedTuple):
   count: how often it runs: the iterations of the `scan`s around it.
   stored: how many such weights there are: the slices of a stacked parameter that the scans go through.
   scope: the modules that it is called in.
+  strides, dilation: of a convolution's window.
   """
   path: Path | None
   kind: str
@@ -45,17 +46,21 @@ class Row(NamedTuple):
   count: int = 1
   stored: int = 1
   scope: str = ''
+  strides: tuple[int, ...] = ()
+  dilation: tuple[int, ...] = ()
 
 
 class Profile(NamedTuple):
   """ops: in execution order. buffers: activations with their lifetimes. leaves: axes of every parameter leaf.
 
-  groups: for each channel the number of its group, as in `Channels`.
+  groups: for each channel the number of its group, as in `Channels`. guards: for each leaf that an output needs, the
+  operator choices that every use of it is multiplied by.
   """
   ops: tuple[Row, ...]
   buffers: tuple[Buffer, ...]
   leaves: dict[Path, Axes]
   groups: Int[np.ndarray, ' n']
+  guards: dict[Path, Guards]
 
   @property
   def rows(self) -> tuple[Row, ...]:
@@ -88,7 +93,8 @@ def profile(fn: Callable, params: PyTree, *args: PyTree) -> Profile:
   known = _Known(found, guards(found, program), weights(program), constants(program), _stored(program))
   leaves = {path: known.axes(v) for v, path in found.program.paths.items()}
   ops = tuple(_rows(known, program, 1))
-  return Profile(ops, buffers(program, known.axes, known.guards), leaves, found.channels.groups)
+  of_leaves = {path: known.guards[v] for v, path in found.program.paths.items() if v in known.guards}
+  return Profile(ops, buffers(program, known.axes, known.guards), leaves, found.channels.groups, of_leaves)
 
 
 def entries(shapes: Sequence[Axes], keep: Float[Array, ' n'] | None = None) -> Float[Array, ' rows']:
@@ -238,7 +244,8 @@ def _multiplied(known: _Known, eqn: Eqn, count: int) -> Row:
   else:
     kind, repeats, macs_axes = _convolution(eqn, known.read(eqn, 0), known.read(eqn, 1), out)
   return Row(path, kind, repeats, macs_axes, known.read(eqn, at), known.read(eqn, 1 - at), out,
-             known.guards[eqn.outputs[0]], count, known.stored_of(eqn.inputs[at]), eqn.scope)
+             known.guards[eqn.outputs[0]], count, known.stored_of(eqn.inputs[at]), eqn.scope,
+             *(tuple(eqn.params.get(name, ())) for name in ('window_strides', 'rhs_dilation')))
 
 
 def _convolution(eqn, lhs, rhs, out):

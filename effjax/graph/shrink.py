@@ -230,7 +230,8 @@ def _bind(plan, eqn: Eqn, args):
   rule = SHAPED.get(eqn.name)
   if rule is None:
     return execute(eqn, args)
-  new = rule(eqn.params, args, shape, lambda i, axis: plan.kept[value_of(plan.analysis, eqn, i).axes[axis]])
+  value = lambda i: plan.analysis.values[eqn.outputs[0]] if i == RESULT else value_of(plan.analysis, eqn, i)
+  new = rule(eqn.params, args, shape, lambda i, axis: plan.kept[value(i).axes[axis]])
   return execute(eqn._replace(params={**eqn.params, **new}), args) if isinstance(new, dict) else new
 
 
@@ -281,6 +282,8 @@ def _with_vjp(call, derivative, moving):
 
 # --- primitives whose parameters hold shapes or positions ---------------------------------------------------------
 
+RESULT = -1  # in place of the number of an operand
+
 def _positions(x, axis, wanted, kept):
   """x with the entries of `axis` at the old positions `wanted` that are kept."""
   new = np.cumsum(kept) - 1
@@ -311,11 +314,12 @@ def _gather(p, args, shape, kept):
 
 def _pad(p, args, shape, kept):
   config = list(p['padding_config'])
-  for axis, (low, _, inner) in enumerate(config):
-    if not kept(0, axis).all():
+  for axis, (low, high, inner) in enumerate(config):
+    left = kept(RESULT, axis)
+    if not left.all():  # what is padded may go too
       if inner:
         raise EffjaxError('shrink: interior padding of an axis that loses channels is not supported: pin it')
-      config[axis] = (low, int(shape[axis]) - int(kept(0, axis).sum()) - low, 0)
+      config[axis] = (int(left[:low].sum()), int(left[len(left) - high:].sum()), 0)
   return {'padding_config': tuple(config)}
 
 
