@@ -58,6 +58,17 @@ def test_the_example_runs(names):
   assert int(names['state'].step) == 2
 
 
+def test_the_example_of_pruning_runs(names, tmp_path, capsys):
+  code = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL)[1]
+  names['folder'] = tmp_path / 'model'
+  with jax.numpy_rank_promotion('allow'):
+    exec(code, names)
+    masked = names['apply'](names['graph'].mask(names['found'], names['params'], names['keep']), names['x'])
+    assert jnp.abs(names['small'](names['less'], names['x']) - masked).max() < 1e-5
+  assert 0 < names['keep'].sum() < names['keep'].size
+  assert 'channel 0:' in capsys.readouterr().out and (tmp_path / 'model' / 'model.json').exists()
+
+
 @pytest.mark.parametrize('document', DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(document):
   text = document.read_text()

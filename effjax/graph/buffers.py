@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from effjax.graph.elementwise import ELEMENTWISE
 from effjax.graph.guards import Guards
-from effjax.graph.trace import Const, Program, Var, carried
+from effjax.graph.trace import Const, Program, Var
 from effjax.graph.values import Axes
 
 ALIASES = frozenset('reshape squeeze expand_dims broadcast_in_dim'.split())
@@ -92,7 +92,7 @@ class _Memory:
 
   def scan(self, eqn, now):
     """Constants, what is scanned and the stacked results stay; a carry takes the place of the one before it."""
-    body, carry, held = eqn.body, carried(eqn), self.held
+    body, carry, held = eqn.body, eqn.carry, self.held
     self.touch(eqn.inputs, now)
     for i, (inside, v) in enumerate(zip(body.inputs, eqn.inputs, strict=True)):
       if i in carry and inside in self.guards:

@@ -1,6 +1,6 @@
 """Which operator choices a value hangs on: all that it is multiplied by on every way to the outputs."""
 from effjax.graph.channels import Labelled
-from effjax.graph.trace import Const, Program, Var, carried
+from effjax.graph.trace import Const, Program, Var
 from effjax.tree import Path
 
 Guards = tuple[tuple[Path, int], ...]
@@ -25,7 +25,7 @@ def _back(found, program, guards):
 
 def _back_scan(found, eqn, guards):
   """From the results through the body, until nothing that is carried changes: what the inputs get."""
-  body, carry = eqn.body, carried(eqn)
+  body, carry = eqn.body, eqn.carry
   across = [(b, v) for b, v in zip(body.outputs, eqn.outputs, strict=True)]
   across += [(b, body.inputs[i]) for b, i in zip(body.outputs, carry, strict=False)]
   before, now = None, [guards.get(v) for _, v in across]

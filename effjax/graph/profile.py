@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from effjax.graph.buffers import Buffer, buffers
 from effjax.graph.channels import Labelled, label
 from effjax.graph.guards import Guards, guards
-from effjax.graph.trace import Const, Eqn, Program, Var, carried, constants, flatten, walk, weights
+from effjax.graph.trace import Const, Eqn, Program, Var, constants, flatten, walk, weights
 from effjax.graph.values import Axes
 from effjax.tree import Path, PyTree
 
@@ -275,7 +275,7 @@ def _stored(program: Program) -> dict[Var, int]:
     if eqn.name != 'scan':
       stored.update(dict.fromkeys(eqn.outputs, max(map(of, eqn.inputs), default=1)))
       continue
-    sliced = carried(eqn).stop
+    sliced = eqn.carry.stop
     stored.update({inside: of(v) * (eqn.params['length'] if i >= sliced else 1)
                    for i, (inside, v) in enumerate(zip(eqn.body.inputs, eqn.inputs, strict=True))})
   return stored

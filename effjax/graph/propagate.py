@@ -8,7 +8,7 @@ import numpy as np
 from effjax.graph.elementwise import ELEMENTWISE, elementwise
 from effjax.graph.labels import Labels
 from effjax.graph.rules import RULES
-from effjax.graph.trace import Const, Program, Var, carried, constants, derivative, execute, users, weights
+from effjax.graph.trace import Const, Program, Var, constants, derivative, execute, users, weights
 from effjax.graph.values import Analysis, Value, fixed, unknown, value_of
 
 SAME_ENTRIES = frozenset('broadcast_in_dim reshape squeeze expand_dims transpose slice rev'.split())
@@ -96,7 +96,7 @@ def _scan(a, eqn, ins, shapes, names):
   The entries of a stacked parameter thus live and die in all layers at once. What is carried is zero where it starts
   as zero and every iteration leaves it so; this, and what is joined, is repeated until nothing changes.
   """
-  carry = carried(eqn)
+  carry = eqn.carry
   a.labels.pin((v.axes[0] for v in ins[carry.stop:]), 'scan runs along it')
   state = [ins[i]._replace(known=None) for i in carry]
   slices = [v._replace(axes=v.axes[1:], zero=v.zero[1:]) for v in ins[carry.stop:]]

@@ -12,7 +12,7 @@ from effjax.errors import EffjaxError
 from effjax.graph.channels import Labelled, check_length, label
 from effjax.graph.elementwise import ELEMENTWISE, vanishes
 from effjax.graph.rules import static_index
-from effjax.graph.trace import Const, Eqn, Program, Var, carried, execute, scan, walk
+from effjax.graph.trace import Const, Eqn, Program, Var, execute, scan, walk
 from effjax.graph.values import Analysis, value_of
 from effjax.tree import Path, PyTree
 
@@ -128,7 +128,7 @@ def _ones(program, choose):
     if eqn.name in RESHAPING and not isinstance(eqn.inputs[0], Const) and eqn.inputs[0] in ones:
       ones.update(eqn.outputs)
     if eqn.name == 'scan':
-      ones.update(b for i, (b, v) in enumerate(zip(eqn.body.inputs, eqn.inputs)) if i not in carried(eqn)
+      ones.update(b for i, (b, v) in enumerate(zip(eqn.body.inputs, eqn.inputs)) if i not in eqn.carry
                   and not isinstance(v, Const) and v in ones)
   return frozenset(ones)
 
@@ -149,7 +149,7 @@ def _used(a, program, zeros, ones):
       if eqn.name == 'scan':
         within = _used(a, eqn.body, zeros, ones)
         read = zip(eqn.body.inputs, eqn.inputs, strict=True)
-        needs = [v for i, (b, v) in enumerate(read) if v in needs and (b in within or i in carried(eqn))]
+        needs = [v for i, (b, v) in enumerate(read) if v in needs and (b in within or i in eqn.carry)]
         used |= within
       elif eqn.body is not None:
         bodies = [eqn.body, *a.derivatives.get(eqn.outputs[0], ())[:1]]
@@ -245,7 +245,7 @@ def _sum_of_rest(eqn, args, shape):
 
 def _scan(plan, eqn, args):
   """The iterations at the new shapes; nothing is given to them that they do not read."""
-  args = [x if x is not ZERO and x is not ONE else _zeros_at(plan, b) if i in carried(eqn) else None
+  args = [x if x is not ZERO and x is not ONE else _zeros_at(plan, b) if i in eqn.carry else None
           for i, (x, b) in enumerate(zip(args, eqn.body.inputs, strict=True))]
   return scan(eqn, args, lambda inputs: (_run(plan, eqn.body, inputs), ()))[0]
 

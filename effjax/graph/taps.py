@@ -17,7 +17,6 @@ from effjax.graph.trace import (
   Eqn,
   Program,
   Var,
-  carried,
   execute,
   last_use,
   scan,
@@ -210,7 +209,7 @@ class _Finder:
     for b, v in zip(eqn.body.outputs, eqn.outputs, strict=True):
       if b in self.states:
         self.states[v] = self.states[b]
-    for i, b in zip(carried(eqn), eqn.body.outputs):
+    for i, b in zip(eqn.carry, eqn.body.outputs):
       if outside[i] in self.states and b in self.states:
         start, end = (self.ranges[self.states[v].tap] for v in (outside[i], b))
         self.ranges.update({tap: start for tap, owner in self.ranges.items() if owner == end})
@@ -337,7 +336,7 @@ def _spread(program, varying):
       while before != len(varying):  # what is carried may vary from the second iteration on
         before = len(varying)
         _spread(eqn.body, varying)
-        carry = zip([eqn.body.inputs[i] for i in carried(eqn)], eqn.body.outputs)
+        carry = zip([eqn.body.inputs[i] for i in eqn.carry], eqn.body.outputs)
         varying.update(b for b, v in carry if not isinstance(v, Const) and v in varying)
 
 

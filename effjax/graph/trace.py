@@ -33,6 +33,7 @@ class Eqn(NamedTuple):
   scope: the modules that it is called in. source: JAX's notes on the code that made it, innermost call first.
   body: the program of a custom_jvp/vjp call, or of one iteration of a `scan`: its inputs are the constants, the
     carries and a slice of each array that is scanned, its outputs the carries and a slice of each result.
+  carry: which inputs of a `scan` are carries.
   """
   primitive: core.Primitive
   inputs: tuple[Var | Const, ...]
@@ -41,6 +42,7 @@ class Eqn(NamedTuple):
   scope: str
   source: tuple = ()
   body: 'Program | None' = None
+  carry: range = range(0)
 
   @property
   def name(self) -> str:
@@ -186,7 +188,7 @@ def scan(eqn: Eqn, args: Sequence[Any], run: Callable[[list], tuple[Sequence[Any
 
   A scanned array that is None is None in every iteration. `more` comes back stacked.
   """
-  p, (first, end) = eqn.params, (carried(eqn).start, carried(eqn).stop)
+  p, first, end = eqn.params, eqn.carry.start, eqn.carry.stop
   consts, carry, xs = args[:first], args[first:end], args[end:]
 
   def body(carry, x):
@@ -194,12 +196,6 @@ def scan(eqn: Eqn, args: Sequence[Any], run: Callable[[list], tuple[Sequence[Any
     return list(out[:len(carry)]), (list(out[len(carry):]), more)
   carry, (ys, more) = jax.lax.scan(body, list(carry), list(xs), p['length'], p['reverse'], p['unroll'])
   return [*carry, *ys], more
-
-
-def carried(eqn: Eqn) -> range:
-  """Which inputs of an equation are what a `scan` carries."""
-  first = eqn.params.get('num_consts', 0)
-  return range(first, first + eqn.params.get('num_carry', 0)) if eqn.name == 'scan' else range(0)
 
 
 def last_use(program: Program) -> dict[int, list[Var]]:
@@ -240,7 +236,7 @@ def weights(program: Program) -> dict[Var, Path]:
     read = [v for v in eqn.inputs if not isinstance(v, Const) and v not in constant]
     if eqn.body is not None:
       leaf.update({b: leaf[v] for i, (b, v) in enumerate(zip(eqn.body.inputs, eqn.inputs, strict=True))
-                   if i not in carried(eqn) and not isinstance(v, Const) and v in leaf})
+                   if i not in eqn.carry and not isinstance(v, Const) and v in leaf})
     if read and all(v in leaf for v in read):
       largest = max((leaf[v] for v in read), key=size)
       leaf.update(dict.fromkeys(eqn.outputs, largest))
@@ -290,7 +286,8 @@ class _Builder:
       else:
         outputs = tuple(self.new(v.aval) for v in eqn.outvars)
         body = self._body(eqn, inner, where) if eqn.primitive.name in CUSTOM | {'scan'} else None
-        eqns.append(Eqn(eqn.primitive, args, outputs, eqn.params, inner, where, body))
+        carry = _carry(eqn) if eqn.primitive.name == 'scan' else range(0)
+        eqns.append(Eqn(eqn.primitive, args, outputs, eqn.params, inner, where, body, carry))
       env.update(zip(eqn.outvars, outputs, strict=True))
     return eqns, tuple(read(v) for v in jaxpr.outvars)
 
@@ -299,6 +296,14 @@ class _Builder:
     inputs = tuple(self.new(v.aval) for v in jaxpr.invars)
     eqns, outputs = self.inline(jaxpr, consts, inputs, scope, source)
     return Program(tuple(eqns), inputs, outputs, self.avals, {}, None)
+
+
+def _carry(eqn):
+  """The inputs of a scan that are carried. Versions of JAX say it differently; what is sliced has one axis more."""
+  jaxpr, _ = _open(eqn)
+  whole = lambda outside, inside: sum(v.aval.ndim == b.aval.ndim for v, b in zip(outside, inside, strict=True))
+  end = whole(eqn.invars, jaxpr.invars)
+  return range(end - whole(eqn.outvars, jaxpr.outvars), end)
 
 
 def _open(eqn):
