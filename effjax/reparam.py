@@ -139,7 +139,8 @@ def over(channels: Channels, rule: Rule) -> Reparam:
     EffjaxError: the function has no prunable channel.
   """
   if not channels.size:
-    raise EffjaxError(f'over: no prunable channels; unsupported operations pinned what they touch: {channels.unknown}')
+    raise EffjaxError(f'over: no prunable channels; unsupported operations pinned what they touch: {channels.unknown}; '
+                      'graph.explain(fn, params, (path, axis, entry), *args) says what pins an entry')
 
   def init(key, params):
     gates = rule.init(tree.fold(key, CHANNELS), jnp.ones((channels.size,), jnp.float32))

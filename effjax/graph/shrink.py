@@ -165,6 +165,14 @@ def _cut(plan, x, value):
   return x
 
 
+def _cut_constant(plan, x, value):
+  """What is one number everywhere stays so, in a trace of the small function too."""
+  cut = any(not plan.kept[labels].all() for labels in value.axes)
+  if cut and value.known is not None:
+    return jnp.full([int(plan.kept[labels].sum()) for labels in value.axes], value.known, x.dtype)
+  return _cut(plan, x, value) if cut else x
+
+
 def _take(x, index, axis):
   """What is not traced is cut on the host: a compiled program for each shape would take far longer."""
   if isinstance(x, jax.core.Tracer) or not getattr(x, 'is_fully_addressable', True):
@@ -187,8 +195,7 @@ def _run(plan: Plan, program: Program, inputs) -> list:
   def read(eqn, i):
     v = eqn.inputs[i]
     if isinstance(v, Const) or v in plan.analysis.constant:
-      x = whole(v)
-      return _cut(plan, x, value_of(plan.analysis, eqn, i)) if np.ndim(x) else x
+      return _cut_constant(plan, whole(v), value_of(plan.analysis, eqn, i))
     return ZERO if v in plan.zeros else ONE if v in plan.ones and env.get(v) is None else env[v]
 
   for eqn in program.eqns:
