@@ -110,7 +110,7 @@ def _choices(roots, leaves, guards):
     for axis in axes:
       for i in np.flatnonzero(np.isin(roots[axis], guards)):
         entry[int(roots[axis][i])], choices[path] = (path, int(i)), len(axis)
-  members = np.flatnonzero(np.isin(roots, guards))
+  members = np.flatnonzero(np.isin(roots, list(entry)))  # a guard that is in no leaf is a constant
   return {int(l): entry[int(roots[l])] for l in members}, choices
 
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from effjax.graph.trace import Const, Eqn, Var, execute
-from effjax.graph.values import Analysis, Value, is_zero, single, unknown
+from effjax.graph.values import Analysis, Value, is_zero, single, unknown, value_of
 
 PIN = 'effjax.pin'  # what is named so stays
 NOT_ZERO = 'a sum over entries that are not 0 when it is masked'
@@ -224,30 +224,26 @@ def _gather(a, eqn, ins, shapes, _):
 
 def static_index(a: Analysis, eqn: Eqn) -> tuple[int, np.ndarray, int] | None:
   """Of a gather that takes entries of one axis at constant positions: (axis, positions, where the result has them)."""
-  p, shape = eqn.params, None
-  dims = p['dimension_numbers']
-  if not (len(dims.start_index_map) == 1 and dims.collapsed_slice_dims == dims.start_index_map
-          and not dims.operand_batching_dims):
+  dims, sizes = eqn.params['dimension_numbers'], eqn.params['slice_sizes']
+  shape = [len(x) for x in value_of(a, eqn, 0).axes]
+  if len(dims.start_index_map) != 1 or dims.collapsed_slice_dims != dims.start_index_map or dims.operand_batching_dims:
     return None
-  index = _array(a, eqn.inputs[1])
-  if index is None or index.ndim != 2:
+  axis, index = dims.start_index_map[0], _array(a, eqn.inputs[1])
+  if index is None or index.ndim != 2 or not index.size or index.min() < 0 or index.max() >= shape[axis]:
     return None
-  axis = dims.start_index_map[0]
-  out = len(dims.offset_dims) + 1
-  shape = [len(x) for x in a.values[eqn.inputs[0]].axes] if not isinstance(eqn.inputs[0], Const) else None
-  whole = shape and all(n == shape[i] for i, n in enumerate(p['slice_sizes']) if i != axis)
-  inside = whole and index.size and index.min() >= 0 and index.max() < shape[axis]
-  return (axis, index[:, 0], next(j for j in range(out) if j not in dims.offset_dims)) if inside else None
+  if any(n != shape[i] for i, n in enumerate(sizes) if i != axis):
+    return None
+  return axis, index[:, 0], next(j for j in range(len(shape)) if j not in dims.offset_dims)
 
 
 def _array(a: Analysis, v: Var | Const) -> np.ndarray | None:
-  """The value of a constant, computed if it was made in the trace; None if it is none."""
+  """The value of a constant, computed if the trace made it; None if it is none, or too long a story."""
   if isinstance(v, Const):
     return np.asarray(v.value)
   eqn = a.constant.get(v)
-  if eqn is None or eqn.body is not None:
+  args = [None] if eqn is None or eqn.body is not None else [_array(a, u) for u in eqn.inputs]
+  if any(x is None for x in args):
     return None
-  args = [_array(a, u) for u in eqn.inputs]
   with jax.ensure_compile_time_eval():
     return np.asarray(execute(eqn, args)[eqn.outputs.index(v)])
 

@@ -52,7 +52,7 @@ def value_of(a: Analysis, eqn: Eqn, i: int) -> Value:
   key = (eqn.outputs[0], i)
   if key not in a.uses:
     shape, known = (np.shape(v.value), uniform(v.value)) if isinstance(v, Const) else _shape_and_known(a.values[v])
-    axes = tuple(a.labels.fresh(n) if n > 1 else np.zeros(n, np.int64) for n in shape)
+    axes = tuple(a.labels.fresh(n) for n in shape)
     a.uses[key] = Value(axes, (known is not None and not known,) * len(axes), known=known)
   return a.uses[key]
 
