@@ -37,8 +37,8 @@ def _back_scan(found, eqn, guards):
 
 
 def _with_hosts(found, guards, v):
-  hosts = found.analysis.values[v].hosts
-  return guards[v] | frozenset(found.guard[h] for h in hosts if h in found.guard)
+  value = found.analysis.values.get(v)  # None within a call that is constant as a whole
+  return guards[v] | frozenset(found.guard[h] for h in (value.hosts if value else ()) if h in found.guard)
 
 
 def _meet(guards, pairs):

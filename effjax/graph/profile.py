@@ -227,7 +227,7 @@ def _rows(known: _Known, program: Program, count: int) -> Iterator[Row]:
   for eqn in program.eqns:
     if eqn.name == 'scan':
       yield from _rows(known, eqn.body, count * eqn.params['length'])
-    elif eqn.outputs[0] in known.guards and eqn.name in MULTIPLIED:
+    elif eqn.outputs[0] in known.guards and eqn.name in MULTIPLIED and eqn.outputs[0] not in known.constant:
       yield _multiplied(known, eqn, count)
     elif any(v in known.guards for v in eqn.outputs) and eqn.name in KINDS and not all(map(known.fixed, eqn.inputs)):
       yield _other(known, eqn, count)
