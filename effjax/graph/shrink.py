@@ -195,7 +195,7 @@ def _run(plan: Plan, program: Program, inputs) -> list:
   def read(eqn, i):
     v = eqn.inputs[i]
     if isinstance(v, Const) or v in plan.analysis.constant:
-      return _cut_constant(plan, whole(v), value_of(plan.analysis, eqn, i))
+      return _cut_constant(plan, whole(v), value_of(plan.analysis, eqn, i)) if eqn.outputs else whole(v)
     return ZERO if v in plan.zeros else ONE if v in plan.ones and env.get(v) is None else env[v]
 
   for eqn in program.eqns:

@@ -174,14 +174,14 @@ def test_what_leads_to_no_output_does_not_pin():
 def test_a_print_stays_in_the_small_network(capsys):
   def fn(p, x):
     h = x @ p['a']
-    jax.debug.print('sum {}', h.sum())
+    jax.debug.print('sum {} of {}', h.sum(), jnp.arange(3).sum())
     return h @ p['b']
   params = {'a': jnp.ones((3, 4)), 'b': jnp.ones((4, 2))}
   small, less = graph.shrink(fn, params, np.array([True, True, False, False]), jnp.ones((1, 3)))
   capsys.readouterr()
   small(less, jnp.ones((1, 3)))
   jax.effects_barrier()
-  assert capsys.readouterr().out == 'sum 6.0\n'
+  assert capsys.readouterr().out == 'sum 6.0 of 3\n'
 
 
 def test_weights_made_of_several_leaves_are_gated_once_at_each():
