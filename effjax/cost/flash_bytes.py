@@ -25,8 +25,7 @@ def flash_bytes(profile: Profile, facts: dict[Path, Fact]) -> Float[Array, '']:
   """Expected bytes: `sum_rows P(row) (codes E[container bits] / 8 + 8 output channels)`: codes, biases and scales.
 
   BatchNorm folds into scale and bias. A weight that two rows share is counted once, and a stack of weights with all of
-  its slices, whether a `scan` or a Python loop goes through them. The graph of the file (names,
-  shapes, operator codes) is not counted: it does not depend on keep and bits.
+  its slices, whether a `scan` or a Python loop goes through them. `file_bytes` adds what the format says of them.
 
   Args:
     profile, facts: as for `macs`.
@@ -37,14 +36,14 @@ def flash_bytes(profile: Profile, facts: dict[Path, Fact]) -> Float[Array, '']:
   Array(38., dtype=float32)
   """
   keep = keep_of(facts)
-  rows = _distinct(profile)
+  rows = distinct(profile)
   codes = entries([row.weight_axes for row in rows], keep) * bits_of(rows, facts, container) / 8
   channels = entries([row.out_axes[-1:] for row in rows], keep)
   stored = jnp.asarray([row.stored for row in rows], jnp.float32)
   return jnp.sum(present(rows, facts) * stored * (codes + PER_CHANNEL * channels))
 
 
-def _distinct(profile) -> list[Row]:
+def distinct(profile: Profile) -> list[Row]:
   """Rows with weights of their own: of each leaf the first, and further ones while they can be other slices of it."""
   left = {path: size(axes) for path, axes in profile.leaves.items()}
   rows: dict[Path, list[Row]] = {}

@@ -303,7 +303,7 @@ def check_laws(recipe, dtype, number):
   check_pins(fn, params, x, found, rng)
 
   after, facts = graph.profile(small, less, x), {CHANNELS: Fact(keep=jnp.asarray(keep, jnp.float32))}
-  for name in ('macs', 'bitops', 'params', 'flash_bytes', 'peak_ram'):
+  for name in ('macs', 'bitops', 'params', 'flash_bytes', 'file_bytes', 'peak_ram'):
     predicted, counted = (float(getattr(cost, name)(*each)) for each in ((before, facts), (after, {})))
     spared = name == 'peak_ram' and counted < predicted  # a slice or permutation that is none any more is left out
     assert predicted == counted or spared, (name, predicted, counted)
