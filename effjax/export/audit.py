@@ -1,98 +1,88 @@
-"""What a .tflite file holds, against the network: scales, zero points, codes, biases, and nothing else."""
+"""What a .tflite file holds, against the network: operators, scales, zero points, codes, biases, and nothing else."""
 import numpy as np
 
 from effjax.export import flatbuffer, litert
-from effjax.export.network import Network, Node, container
+from effjax.export.network import WEIGHTED, Network, Node, Tensor
+from effjax.export.operator_options import OPERATORS
+from effjax.export.write import in_file
 
-OPERATORS = {
-    'conv': 'CONV_2D', 'depthwise': 'DEPTHWISE_CONV_2D', 'dense': 'FULLY_CONNECTED', 'add': 'ADD', 'mul': 'MUL',
-    'mean': 'MEAN', 'concat': 'CONCATENATION', 'max_pool': 'MAX_POOL_2D', 'average_pool': 'AVERAGE_POOL_2D',
-    'reshape': 'RESHAPE', 'transpose': 'TRANSPOSE', 'slice': 'SLICE', 'pad': 'PAD', 'clamp': 'RELU'}
-MOVES = frozenset({'reshape', 'transpose', 'slice', 'pad'})  # the converter may drop or merge these
+_BITS = {'INT2': 2, 'INT4': 4, 'INT8': 8, 'INT16': 16, 'INT32': 32, 'INT64': 64}
 
 
 def audit(content: bytes, network: Network) -> list[str]:
   """Problems, one line each; none if the file holds exactly the network.
 
-  Every tensor of the network with its scale and zero point; each kernel with its codes, scales and biases; int8 inputs
-  and outputs; no float tensor, no STABLEHLO operator, no QUANTIZE or DEQUANTIZE, no operator that the network has not.
+  Every tensor of the network with its type, shape, scale and zero point; each kernel with its codes, scales and biases;
+  each operator, in its order, between the tensors that it is between; integer inputs and outputs; no float tensor.
   """
   model = flatbuffer.read(content)
-  graph, problems = model.subgraphs[0], []
-  names = {(tensor.name or b'').decode(): tensor for tensor in graph.tensors}
-  problems += [f'float tensor {name!r}' for name, tensor in names.items() if _is_float(tensor)]
-  problems += _ends(graph, network)
-  made = {_name(graph, operator.outputs[0]): operator for operator in graph.operators}
-  for node in network.nodes:
-    problems += _node(model, node, made.get(node.output.name))
-  known = {OPERATORS[node.op] for node in network.nodes} | {'RESHAPE', 'RELU6', 'RELU_N1_TO_1', 'PADV2'}
-  used = [flatbuffer.operator_name(model, operator) for operator in graph.operators]
-  problems += [f'operator {name} is not of the network' for name in used if name not in known]
-  return problems
+  graph, problems = model.subgraphs[0], [f'float tensor {i}' for i in flatbuffer.floats(model)]
+  if len(graph.tensors) < len(network.tensors):
+    return [*problems, f'{len(graph.tensors)} tensors, wanted at least {len(network.tensors)}']
+  ends = [*range(len(network.inputs))], [*network.outputs]
+  if ([int(i) for i in graph.inputs], [int(i) for i in graph.outputs]) != ends:
+    problems.append('inputs or outputs are other tensors than those of the network')
+  for i, ours in enumerate(network.tensors):
+    problems += [f'{ours.name!r}: {what} differs' for what in _tensor(model, graph.tensors[i], ours)]
+  return problems + _operators(model, network)
 
 
 def float_tensors(content: bytes) -> int:
   """How many tensors of the file are floating point."""
-  return sum(_is_float(tensor) for graph in flatbuffer.read(content).subgraphs for tensor in graph.tensors)
+  return len(flatbuffer.floats(flatbuffer.read(content)))
 
 
-def _is_float(tensor):
+def bits(tensor) -> int:
+  """Bits of each integer of a tensor of the file; 0 if it holds none."""
   types = litert.schema().TensorType
-  return tensor.type in (types.FLOAT32, types.FLOAT16, types.FLOAT64)
+  return next((n for name, n in _BITS.items() if getattr(types, name, None) == tensor.type), 0)
 
 
-def _name(graph, index):
-  return (graph.tensors[index].name or b'').decode()
+def _tensor(model, tensor, ours: Tensor) -> list[str]:
+  found = flatbuffer.quantization(tensor)
+  wanted = None if ours.bits == 32 else (np.float32([ours.scale]), np.int64([ours.zero_point]))
+  same = found == wanted if found is None or wanted is None else all(map(np.array_equal, found, wanted))
+  checks = {'type': bits(tensor) == ours.bits, 'shape': tuple(tensor.shape[1:]) == ours.shape[1:],
+            'scale or zero point': same}
+  return [what for what, equal in checks.items() if not equal]
 
 
-def _ends(graph, network):
-  int8 = litert.schema().TensorType.INT8
-  wanted = [*network.inputs, *(network.tensors[i] for i in network.outputs)]
-  found = [graph.tensors[i] for i in (*graph.inputs, *graph.outputs)]
-  if len(wanted) != len(found):
-    return [f'{len(found)} inputs and outputs, wanted {len(wanted)}']
-  return [f'input or output {ours.name!r} differs from the network' for ours, tensor in zip(wanted, found)
-          if tensor.type != int8 or not flatbuffer.is_same(tensor, ours)]
+def _operators(model, network) -> list[str]:
+  graph, first = model.subgraphs[0], len(network.inputs)
+  nodes = [(first + i, node) for i, node in enumerate(network.nodes)]
+  problems = [f'{node.output.name!r}: its constant differs' for i, node in nodes
+              if node.op == 'constant' and not np.array_equal(integers(model, graph.tensors[i]), node.codes.ravel())]
+  nodes = [(i, node) for i, node in nodes if node.op != 'constant']
+  found = [(flatbuffer.operator_name(model, o), int(o.outputs[0]), o) for o in graph.operators]
+  sources = lambda node: [network.tensors[i] for i in node.inputs]
+  wanted = [(OPERATORS[node.op](node, sources(node), 1)[0], i) for i, node in nodes]
+  if [each[:2] for each in found] != wanted:
+    return [*problems, f'operators {[each[0] for each in found]}, wanted {[name for name, _ in wanted]}']
+  for (_, node), (_, _, operator) in zip(nodes, found, strict=True):
+    if [i for i in operator.inputs if i < len(network.tensors)] != [*node.inputs]:
+      problems.append(f'{node.output.name!r}: it reads other tensors')
+    problems += _weights(model, node, operator) if node.op in WEIGHTED else []
+  return problems
 
 
-def _node(model, node: Node, operator) -> list[str]:
-  name = node.output.name
-  if operator is None:
-    return [] if node.op in MOVES else [f'{name!r}: no tensor with its scale {node.output.scale} and zero point '
-                                        f'{node.output.zero_point}']
-  tensor, kind = model.subgraphs[0].tensors[operator.outputs[0]], flatbuffer.operator_name(model, operator)
-  problems = [] if flatbuffer.is_same(tensor, node.output) else [f'{name!r}: scale or zero point differs']
-  if node.op in ('conv', 'depthwise', 'dense') and kind != OPERATORS[node.op]:
-    problems.append(f'{name!r}: operator {kind}, wanted {OPERATORS[node.op]}')
-  return problems + (_weights(model, node, operator) if node.codes is not None else [])
-
-
-def _weights(model, node, operator):
-  graph = model.subgraphs[0]
-  weight, name = graph.tensors[operator.inputs[1]], node.output.name
-  bias = graph.tensors[operator.inputs[2]] if len(operator.inputs) > 2 and operator.inputs[2] >= 0 else None
-  biases = np.zeros_like(node.bias) if bias is None else _integers(model, bias)
-  scales, _ = flatbuffer.quantization(weight) or (np.float32([]), None)
-  stored = litert.schema().TensorType.INT4 if container(node.bits) == 4 else litert.schema().TensorType.INT8
+def _weights(model, node: Node, operator) -> list[str]:
+  graph, name = model.subgraphs[0], node.output.name
+  weight, bias = (graph.tensors[operator.inputs[i]] for i in ((1, 3) if node.op == 'transpose_conv' else (1, 2)))
+  scales, zeros = flatbuffer.quantization(weight) or (np.float32([]), np.int64([1]))
+  same_size = scales.size in (1, node.scales.size)
   checks = {
-      'the type of its codes': weight.type == stored,
-      'its weight codes': np.array_equal(_integers(model, weight)[:node.codes.size], _transposed(node).ravel()),
-      'its weight scales': np.array_equal(np.broadcast_to(scales, node.scales.shape) if scales.size == 1 else scales,
-                                          node.scales),
-      'its biases': np.array_equal(biases, node.bias)}
+      'its weight codes': bits(weight) >= node.bits and np.array_equal(integers(model, weight)[:node.codes.size],
+                                                                       in_file(node).ravel()),
+      'its weight scales': same_size and np.array_equal(np.broadcast_to(scales, node.scales.shape), node.scales),
+      'its weight zero points': not zeros.any(),
+      'its biases': np.array_equal(integers(model, bias), node.bias)}
   return [f'{name!r}: {what} differ' for what, equal in checks.items() if not equal]
 
 
-def _integers(model, tensor):
-  """A constant tensor's values, flat; two int4 codes to a byte, the low one first."""
-  types, data = litert.schema().TensorType, np.asarray(model.buffers[tensor.buffer].data, np.uint8)
-  if tensor.type == types.INT4:
-    halves = np.stack([data & 15, data >> 4], -1).ravel().astype(np.int8)
-    return np.where(halves > 7, halves - 16, halves)
-  return data.view({types.INT8: np.int8, types.INT32: np.int32, types.INT64: np.int64}[tensor.type])
-
-
-def _transposed(node):
-  """The codes in the file's layout: OHWI, 1HWO for depthwise, OI."""
-  order = {'conv': (3, 0, 1, 2), 'depthwise': (2, 0, 1, 3), 'dense': (1, 0)}[node.op]
-  return node.codes.transpose(order)
+def integers(model, tensor) -> np.ndarray:
+  """A constant tensor's values, flat; several codes to a byte below 8 bits, the first in the lowest ones."""
+  data, n = np.asarray(model.buffers[tensor.buffer].data, np.uint8), bits(tensor)
+  if n >= 8:
+    return data.view(f'<i{n // 8}')
+  parts = (data[:, None] >> np.arange(0, 8, n, dtype=np.uint8)).ravel() & (2 ** n - 1)
+  return np.where(parts >= 2 ** (n - 1), parts.astype(np.int8) - 2 ** n, parts).astype(np.int8)

@@ -11,8 +11,8 @@ from effjax.errors import EffjaxError
 from effjax.export import operators
 from effjax.export.kernels import Kernel, Pending, Stored
 from effjax.export.network import Network, Node, Tensor
-from effjax.graph.taps import find
-from effjax.graph.trace import CUSTOM, Const, Eqn, trace
+from effjax.graph.places import find, placed
+from effjax.graph.trace import CUSTOM, Const, Eqn
 from effjax.graph.trace import weights as weight_paths
 from effjax.reparam import Fact
 from effjax.tree import Path, PyTree
@@ -32,12 +32,13 @@ def finalize(fn: Callable, weights: PyTree, facts: dict[Path, Fact], ranges: dic
     fn: any JAX function, BatchNorm with running statistics; axis 0 of activations is the batch.
     weights: its parameters; every leaf in `facts` equals code * scale.
     facts: for each kernel, by path, its hard bits and scale (see `effjax.reparam.Fact`).
-    ranges: for each tap's range (`effjax.graph.taps`), (scale, zero_point, bits) of its quantizer.
+    ranges: for each tap's range (`effjax.graph.taps`), (scale, zero_point, bits) of its quantizer: all of 8 bits, or
+      all of 16 with zero point 0.
     args: examples or `jax.ShapeDtypeStruct`s, batch first; the network is for any batch.
 
   Raises:
     EffjaxError: an equation that has no integer kernel (named, with its scope and the reason); a kernel without a
-      fact or whose values are not codes times scales; a tap without a range, an unknown range, one that is not 8 bits.
+      fact or whose values are not codes times scales; a tap without a range, an unknown range, other bits.
 
   >>> import jax.numpy as jnp
   >>> weights = {'fc': {'w': jnp.array([[1., -.5]])}}
@@ -47,7 +48,7 @@ def finalize(fn: Callable, weights: PyTree, facts: dict[Path, Fact], ranges: dic
   (array([[ 2, -1]], dtype=int8), array([0.5, 0.5], dtype=float32))
   """
   one = lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]) if x.shape else (), x.dtype)
-  program = trace(fn, weights, *jax.tree.map(one, args))
+  program = placed(fn, weights, *jax.tree.map(one, args))
   found = {tap.var: tap for tap in find(program)}
   check_ranges({tap.range for tap in found.values()}, ranges)
   return _Walk(program, found, ranges).run(weights, facts)
@@ -55,14 +56,17 @@ def finalize(fn: Callable, weights: PyTree, facts: dict[Path, Fact], ranges: dic
 
 def check_ranges(known: set[str], ranges: dict[str, Range]) -> None:
   """Every range is that of a tap, and one that an int8 kernel can hold."""
+  widths = {int(bits) for _, _, bits in ranges.values()}
   for name, (scale, zero_point, bits) in ranges.items():
     if name not in known:
       raise EffjaxError(f'finalize: range {name!r} belongs to no tap of the function: choose from {sorted(known)}')
-    if int(bits) != 8:
-      raise EffjaxError(f'finalize: range {name!r} has {bits} bits, wanted 8: kernels store activations as int8')
-    if not (math.isfinite(scale) and scale > 0 and zero_point in range(-128, 128)):
-      raise EffjaxError(f'finalize: range {name!r} has scale {scale} and zero point {zero_point}, '
-                        'wanted a positive scale and an integer in -128..127: round and clip it')
+    if int(bits) not in (8, 16) or (len(widths) > 1 and widths <= {8, 16}):
+      raise EffjaxError(f'finalize: range {name!r} has {bits} bits, wanted 8 of all, or 16 of all: kernels store '
+                        'activations as int8 or int16')
+    zeros = range(-128, 128) if int(bits) == 8 else (0,)
+    if not (math.isfinite(scale) and scale > 0 and zero_point in zeros):
+      raise EffjaxError(f'finalize: range {name!r} has scale {scale} and zero point {zero_point}, wanted a positive '
+                        f'scale and {"an integer in -128..127" if len(zeros) > 1 else "0"}: round and clip it')
 
 
 class _Walk:
@@ -71,15 +75,14 @@ class _Walk:
   def __init__(self, program, found, ranges):
     self.program, self.found, self.ranges = program, found, ranges
     self.weights = weight_paths(program)
+    self.bits = max((int(bits) for _, _, bits in ranges.values()), default=8)
     self.inputs: list[Tensor] = []
     self.nodes: list[Node] = []
 
   def run(self, weights, facts) -> Network:
-    env = {}
+    env = {v: self.input(v) for v in self.program.inputs[len(self.program.paths):]}
     for v, (path, w) in zip(self.program.inputs, tree.leaves(weights).items()):
-      env[v] = kernel(path, w, facts[path]) if path in facts and facts[path].scale is not None else w
-    for v in self.program.inputs[len(self.program.paths):]:
-      env[v] = self.input(v)
+      env[v] = kernel(path, w, facts[path]) if path in facts and facts[path].scale is not None else self.tap(v, w, None)
     self.walk(self.program.eqns, env)
     outputs = [self.output(v.value if isinstance(v, Const) else env[v]) for v in self.program.outputs]
     return pruned(Network(tuple(self.inputs), tuple(self.nodes), tuple(outputs)))
@@ -100,8 +103,20 @@ class _Walk:
   def walk(self, eqns, env):
     for eqn in eqns:
       args = [v.value if isinstance(v, Const) else env[v] for v in eqn.inputs]
-      outputs = self.visit(eqn, args)
+      outputs = self.scan(eqn, args) if eqn.name == 'scan' else self.visit(eqn, args)
       env.update({v: self.tap(v, out, eqn) for v, out in zip(eqn.outputs, outputs, strict=True)})
+
+  def scan(self, eqn: Eqn, args: list) -> list:
+    """A loop, written out: each iteration has its own kernels."""
+    first, end, made = eqn.carry.start, eqn.carry.stop, []
+    carry, steps = list(args[first:end]), range(eqn.params['length'])
+    for i in reversed(steps) if eqn.params['reverse'] else steps:
+      env = dict(zip(eqn.body.inputs, [*args[:first], *carry, *(operators.at(x, i) for x in args[end:])], strict=True))
+      self.walk(eqn.body.eqns, env)
+      out = [v.value if isinstance(v, Const) else env[v] for v in eqn.body.outputs]
+      carry, made = out[:len(carry)], [*made, out[len(carry):]]
+    made = made[::-1] if eqn.params['reverse'] else made
+    return [*carry, *(operators.stack(self, eqn, parts) for parts in zip(*made))]
 
   def visit(self, eqn: Eqn, args: list) -> list:
     if not any(isinstance(arg, Stored | Pending) for arg in args):
@@ -120,7 +135,16 @@ class _Walk:
     return EffjaxError(f'finalize: {eqn.name} in {eqn.scope or "the function"!r} cannot run on integers: {reason}')
 
   def stored(self, value: Any, eqn: Eqn) -> Stored:
-    """An operand as integers, or a refusal."""
+    """An operand as integers, or a refusal; one that is broadcast is written out."""
+    value = self.broadcastable(value, eqn)
+    made = self.tensors(value)
+    if value.shape == made.shape:
+      return value
+    output = made._replace(name=self.unused(f'{made.name}/broadcast'), shape=value.shape)
+    return self.append(Node('broadcast', (value.index,), output, '', {}))
+
+  def broadcastable(self, value: Any, eqn: Eqn) -> Stored:
+    """The same for kernels that broadcast: the tensor may be smaller than its shape here."""
     if isinstance(value, Stored):
       return value
     what = f'the result of {value.op}' if isinstance(value, Pending) else 'a constant'
@@ -129,15 +153,17 @@ class _Walk:
   def emit(self, op: str, source: Stored, shape: tuple, settings: dict[str, Any]) -> Stored:
     """A kernel that keeps the scale of its input."""
     made = self.tensors(source)
-    if source.shape != made.shape:
-      raise EffjaxError(f'finalize: {op} of {made.name!r}, which is broadcast to {source.shape}, has no kernel')
     output = made._replace(name=self.unused(f'{made.name}/{op}'), shape=tuple(shape))
     return self.append(Node(op, (source.index,), output, '', settings))
 
   def unused(self, name: str) -> str:
     """The name, numbered if a tensor has it."""
-    taken = {node.output.name for node in self.nodes}
+    taken = {tensor.name for tensor in (*self.inputs, *(node.output for node in self.nodes))}
     return next(n for n in (name, *(f'{name}_{i}' for i in range(1, len(taken) + 1))) if n not in taken)
+
+  def maker(self, value: Stored) -> Node | None:
+    """The node that made a tensor; None for an input."""
+    return self.nodes[value.index - len(self.inputs)] if value.index >= len(self.inputs) else None
 
   def append(self, node: Node) -> Stored:
     self.nodes.append(node)
@@ -150,13 +176,14 @@ class _Walk:
   def tensor(self, tap, shape) -> Tensor:
     if tap.range not in self.ranges:
       raise EffjaxError(f'finalize: no range for tap {tap.range!r}: quantize it (effjax.quantize.activations)')
-    scale, zero_point, _ = self.ranges[tap.range]
-    return Tensor(tap.name, tuple(shape), float(np.float32(scale)), int(zero_point))
+    scale, zero_point, bits = self.ranges[tap.range]
+    return Tensor(self.unused(tap.name), tuple(shape), float(np.float32(scale)), int(zero_point), int(bits))
 
   def tap(self, v, value, eqn):
-    """The value rounded, if a tap is here."""
+    """The value rounded, if a tap is here; a constant becomes a tensor."""
     if v not in self.found or not isinstance(value, Stored | Pending):
-      return value
+      held = v in self.found and self.found[v].kind == 'constant'
+      return operators.constant(self, self.found[v], value) if held else value
     if isinstance(value, Stored):
       return self.retap(v, value, eqn)
     return operators.store(self, value, self.tensor(self.found[v], value.shape), eqn)

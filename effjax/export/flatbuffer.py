@@ -1,8 +1,7 @@
-"""Edits of a .tflite file: int8 inputs and outputs, names of our tensors, nothing that the device does not read."""
+"""A .tflite file as mutable objects: reading, small edits, writing."""
 import numpy as np
 
 from effjax.export import litert
-from effjax.export.network import Network
 
 
 def read(content: bytes):
@@ -12,9 +11,24 @@ def read(content: bytes):
 
 
 def write(model) -> bytes:
-  """The bytes of the file."""
+  """The bytes of the file; vectors of the same content are written once, bytes (buffers) at multiples of 16."""
   flatbuffers = litert.load(litert.RUNTIME, 'flatbuffers')
-  builder = flatbuffers.Builder(1024)
+
+  class Builder(flatbuffers.Builder):
+    """Remembers the vectors that it wrote."""
+    written: dict = {}
+
+    def CreateNumpyVector(self, x):
+      key = (x.dtype.str, x.tobytes())
+      if key not in self.written:
+        self.written[key] = super().CreateNumpyVector(x)
+      return self.written[key]
+
+    def StartVector(self, size, count, alignment):
+      return super().StartVector(size, count, 16 if size == 1 else alignment)
+
+  builder = Builder(1024)
+  builder.written = {}
   builder.Finish(model.Pack(builder), b'TFL3')
   return bytes(builder.Output())
 
@@ -25,22 +39,6 @@ def operator_name(model, operator) -> str:
   number = max(code.builtinCode, code.deprecatedBuiltinCode)
   names = vars(litert.schema().BuiltinOperator)
   return next(name for name, value in names.items() if value == number and not name.startswith('_'))
-
-
-def integer_ends(model) -> None:
-  """The file takes and gives int8: the QUANTIZE at its inputs and the DEQUANTIZE at its outputs go."""
-  graph = model.subgraphs[0]
-  inputs, outputs, kept = list(graph.inputs), list(graph.outputs), []
-  for operator in graph.operators:
-    name, source, target = operator_name(model, operator), operator.inputs[0], operator.outputs[0]
-    if name == 'QUANTIZE' and source in inputs:
-      inputs = [target if i == source else i for i in inputs]
-    elif name == 'DEQUANTIZE' and target in outputs:
-      outputs = [source if i == target else i for i in outputs]
-    else:
-      kept.append(operator)
-  _resign(model, dict(zip(graph.inputs, inputs)) | dict(zip(graph.outputs, outputs)))
-  graph.inputs, graph.outputs, graph.operators = inputs, outputs, kept
 
 
 def _resign(model, at):
@@ -85,33 +83,16 @@ def quantization(tensor) -> tuple[np.ndarray, np.ndarray] | None:
   return np.asarray(q.scale, np.float32), np.asarray(q.zeroPoint, np.int64)
 
 
-def rename(model, network: Network) -> None:
-  """Activations get the names of the network's tensors, constants none.
+def floats(model) -> list[int]:
+  """Indices of the floating point tensors."""
+  types = litert.schema().TensorType
+  return [i for i, tensor in enumerate(model.subgraphs[0].tensors)
+          if tensor.type in (types.FLOAT32, types.FLOAT16, types.FLOAT64)]
 
-  A tensor is recognised by its shape, scale and zero point, equal ones by their order.
-  """
+
+def exposed(model) -> list[int]:
+  """Makes every activation an output, so that delegated kernels write it back; their indices, in order."""
   graph = model.subgraphs[0]
-  waiting = list(network.tensors)
-  for tensor in graph.tensors:
-    tensor.name = ''
-  for index in (*graph.inputs, *(i for operator in graph.operators for i in operator.outputs)):
-    tensor = graph.tensors[index]
-    match = next((t for t in waiting if is_same(tensor, t)), None)
-    if match:
-      waiting.remove(match)
-      tensor.name = match.name
-
-
-def is_same(tensor, ours) -> bool:
-  """True if a tensor of the file has the shape, scale and zero point of one of the network's."""
-  q = quantization(tensor)
-  return (q is not None and tuple(tensor.shape) == ours.shape and np.array_equal(q[0], [np.float32(ours.scale)])
-          and np.array_equal(q[1], [ours.zero_point]))
-
-
-def exposed(model):
-  """The model with every named activation as an output, so that delegated kernels write it back; their indices."""
-  graph = model.subgraphs[0]
-  made = [int(i) for operator in graph.operators for i in operator.outputs if graph.tensors[i].name]
-  graph.outputs, model.signatureDefs = made, None
-  return made
+  graph.outputs = [int(i) for operator in graph.operators for i in operator.outputs]
+  model.signatureDefs = None
+  return graph.outputs

@@ -6,7 +6,7 @@ import numpy as np
 
 from effjax.export.network import ACTIVATIONS, Node, Tensor
 
-_LARGEST_BIAS = 2 ** 30
+_LARGEST_BIAS = {8: 2 ** 30, 16: 2 ** 46}  # by bits of the input
 
 
 class Kernel(NamedTuple):
@@ -32,7 +32,7 @@ class Pending(NamedTuple):
   op: str
   inputs: tuple[int, ...]
   shape: tuple[int, ...]
-  settings: dict[str, Any]
+  settings: dict[str, Any]  # `result`: the shape after a reshape; `order`: the axes of the kernel's own layout
   kernel: Kernel | None = None
   codes: np.ndarray | None = None
   gain: Any = 1.
@@ -86,42 +86,49 @@ def clamped(pending: Pending) -> bool:
 
 
 def channels(pending: Pending, value: np.ndarray) -> np.ndarray | None:
-  """`value` as one number for each channel (the last axis), or a single one; None if it varies elsewhere."""
+  """`value` as one number for each output channel, or a single one; None if it varies otherwise."""
   value = np.asarray(value, np.float64)
   if value.size == 1:
     return value.reshape(1)
-  if pending.settings.get('order') and value.ndim == len(pending.shape):
+  if not pending.linear or value.ndim > len(pending.shape):
+    return None
+  value = np.broadcast_to(value, pending.shape)
+  if pending.settings.get('order'):
     value = value.transpose(pending.settings['order'])
-  flat = value.reshape(-1, value.shape[-1])
-  return flat[0] if value.ndim <= len(pending.shape) and (flat == flat[0]).all() else None
+  flat = value.reshape(-1, pending.codes.shape[-1])
+  return flat[0] if (flat == flat[0]).all() else None
 
 
 def activation(low: float, high: float, output: Tensor) -> str | None:
-  """The name of the fused activation that clips to [low, high], '' if the range of int8 does so; None if none does."""
+  """The name of the fused activation that clips to [low, high], '' if the tensor's range does so; None if none does."""
+  top = 2 ** (output.bits - 1)
+
   def codes(bounds):
     rounded = np.rint(np.clip(np.asarray(bounds, np.float64) / output.scale, -1e6, 1e6)) + output.zero_point
-    return tuple(np.clip(rounded, -128, 127))
+    return tuple(np.clip(rounded, -top, top - 1))
   return next((name for name, bounds in ACTIVATIONS.items() if codes(bounds) == codes((low, high))), None)
 
 
-def weighted(pending: Pending, input_scale: float) -> dict[str, Any]:
+def weighted(pending: Pending, source: Tensor) -> dict[str, Any]:
   """codes, scales, bias and bits of a kernel with weights: positive scales, biases in units of the accumulator.
 
-  A negative gain flips the codes. A channel with gain 0 has codes 0. If a bias does not fit 31 bits (a gain of
+  A negative gain flips the codes. A channel with gain 0 has codes 0. If a bias does not fit (a gain of
   nearly 0), the channel's scale is raised by a power of two and its codes are rounded.
   """
+  input_scale, largest = np.float64(source.scale), _LARGEST_BIAS[source.bits]
   gain = np.broadcast_to(pending.gain, pending.codes.shape[-1:]).astype(np.float64)
   bias = np.broadcast_to(pending.bias, gain.shape)
   codes = np.where(gain == 0, 0, pending.codes * np.sign(gain))
-  scales = np.where(gain == 0, np.abs(bias) / _LARGEST_BIAS / input_scale + 1e-6, np.abs(gain)).astype(np.float32)
-  units = lambda: bias / (np.float64(input_scale) * scales.astype(np.float64))
-  raised = np.exp2(np.maximum(0, np.ceil(np.log2(np.maximum(np.abs(units()) / _LARGEST_BIAS, 1e-30)))))
+  scales = np.where(gain == 0, np.abs(bias) / largest / input_scale + 1e-6, np.abs(gain)).astype(np.float32)
+  units = lambda: bias / (input_scale * scales.astype(np.float64))
+  raised = np.exp2(np.maximum(0, np.ceil(np.log2(np.maximum(np.abs(units()) / largest, 1e-30)))))
   codes, scales = np.rint(codes / raised), (scales * raised).astype(np.float32)
-  return {'codes': codes.astype(np.int8), 'scales': scales, 'bias': np.rint(units()).astype(np.int32),
+  wide = np.int32 if source.bits == 8 else np.int64
+  return {'codes': codes.astype(np.int8), 'scales': scales, 'bias': np.rint(units()).astype(wide),
           'bits': pending.kernel.bits}
 
 
-def node(pending: Pending, output: Tensor, name: str, input_scale: float) -> Node:
+def node(pending: Pending, output: Tensor, name: str, source: Tensor) -> Node:
   """The kernel with its rounding."""
-  arrays = weighted(pending, input_scale) if pending.linear else {}
+  arrays = weighted(pending, source) if pending.linear else {}
   return Node(pending.op, pending.inputs, output, name, pending.settings, **arrays)

@@ -17,17 +17,27 @@ def reshape(walk, eqn, args):
   """reshape, squeeze, expand_dims, and broadcast_in_dim, which may also stretch a tensor for a product."""
   value, shape = args[0], walk.program.avals[eqn.outputs[0]].shape
   if isinstance(value, Pending):
-    return _reshaped(walk, eqn, value, shape)
+    return _pending(walk, eqn, value, shape)
+  value = walk.broadcastable(value, eqn)
+  if eqn.name == 'broadcast_in_dim' and math.prod(shape) != math.prod(value.shape):
+    at = eqn.params['broadcast_dimensions']
+    ones = tuple(value.shape[at.index(i)] if i in at else 1 for i in range(len(shape)))
+    return Stored(reshaped(walk, value, ones).index, shape) if ones[0] == 1 else _batch(walk, eqn, value, shape)
   value = walk.stored(value, eqn)
-  same = math.prod(shape) == math.prod(value.shape)
-  if not same or shape[:1] != (1,):
-    if eqn.name == 'broadcast_in_dim' and eqn.params['broadcast_dimensions'] == tuple(range(len(shape))):
-      return Stored(value.index, shape)
-    raise walk.refusal(eqn, f'{value.shape} to {shape}: the batch must stay axis 0')
-  return value if shape == value.shape else walk.emit('reshape', value, shape, {'shape': tuple(shape[1:])})
+  return reshaped(walk, value, shape) if shape[:1] == (1,) else _batch(walk, eqn, value, shape)
 
 
-def _reshaped(walk, eqn, value, shape):
+def _batch(walk, eqn, value, shape):
+  raise walk.refusal(eqn, f'{value.shape} to {shape}: the batch must stay axis 0')
+
+
+def reshaped(walk, x, shape):
+  """RESHAPE, if it does anything; one size may be -1."""
+  shape = tuple(np.empty(x.shape, bool).reshape(shape).shape)
+  return x if shape == x.shape else walk.emit('reshape', x, shape, {'shape': shape[1:]})
+
+
+def _pending(walk, eqn, value, shape):
   if value.op != 'mean' or math.prod(shape) != math.prod(value.shape):
     raise walk.refusal(eqn, f'the result of {value.op} has no range before it')
   source = walk.tensors(Stored(value.inputs[0], ())).shape
@@ -63,24 +73,25 @@ def pad(walk, eqn, args):
   return pad_by(walk, x, tuple((low, high) for low, high, _ in config))
 
 
-def pad_by(walk, x, padding):
-  """PAD by (before, after) on each axis."""
+def pad_by(walk, x, padding, **settings):
+  """PAD by (before, after) on each axis, with zeros, or with the lowest code if `lowest` is True."""
   shape = tuple(n + low + high for n, (low, high) in zip(x.shape, padding, strict=True))
-  return walk.emit('pad', x, shape, {'padding': tuple(map(tuple, padding))})
+  return walk.emit('pad', x, shape, {'padding': tuple(map(tuple, padding)), **settings})
 
 
 def cut(walk, eqn, args):
-  """SLICE."""
+  """SLICE, or STRIDED_SLICE."""
   p = eqn.params
   x, strides = walk.stored(args[0], eqn), p['strides'] or (1,) * len(p['start_indices'])
-  return _slice(walk, eqn, x, p['start_indices'], p['limit_indices'], strides)
+  return sliced(walk, x, p['start_indices'], p['limit_indices'], strides)
 
 
-def _slice(walk, eqn, x, start, limit, strides):
-  if any(s != 1 for s in strides):
-    raise walk.refusal(eqn, f'slice with strides {strides}: wanted 1')
-  shape = tuple(b - a for a, b in zip(start, limit, strict=True))
-  return x if shape == x.shape else walk.emit('slice', x, shape, {'start': tuple(start), 'limit': tuple(limit)})
+def sliced(walk, x, start, limit, strides):
+  """The part of a tensor from `start` to before `limit`."""
+  strides = tuple(strides) if len(strides) == len(start) else (1,) * len(start)
+  shape = tuple(-(-(b - a) // s) for a, b, s in zip(start, limit, strides, strict=True))
+  settings = {'start': tuple(start), 'limit': tuple(limit), 'strides': strides}
+  return x if shape == x.shape else walk.emit('slice', x, shape, settings)
 
 
 def split(walk, eqn, args):
@@ -89,7 +100,7 @@ def split(walk, eqn, args):
   ends = np.cumsum((0, *sizes)).tolist()
   start = lambda a: tuple(a if j == axis else 0 for j in range(len(x.shape)))
   limit = lambda b: tuple(b if j == axis else n for j, n in enumerate(x.shape))
-  return [_slice(walk, eqn, x, start(a), limit(b), (1,)) for a, b in zip(ends, ends[1:])]
+  return [sliced(walk, x, start(a), limit(b), (1,)) for a, b in zip(ends, ends[1:])]
 
 
 def concatenate(walk, eqn, args):

@@ -2,38 +2,72 @@
 import functools
 import importlib
 import importlib.metadata
+import json
 import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
 
 import numpy as np
 
 from effjax.errors import EffjaxError
+from effjax.export import litert_process
 
 CONVERTER, RUNTIME = ('litert-converter', (0, 5), (0, 7)), ('ai-edge-litert', (2, 1), (3, 0))
 
 
-def convert(vhlo: bytes, inputs: int, outputs: int, *, quantized: bool) -> bytes:
-  """A .tflite file from serialised StableHLO. `quantized`: turn `quant.fake_quant` composites into integer kernels.
+class ConverterCrash(EffjaxError):
+  """The converter ended without a word (a segmentation fault, an abort)."""
+
+
+def convert(vhlo: bytes, inputs: int | Sequence[str], outputs: int | Sequence[str], *, quantized: bool,
+            isolated: bool = False) -> bytes:
+  """A .tflite file from serialised StableHLO.
+
+  Args:
+    vhlo: the program, with parameters as constants.
+    inputs, outputs: their names in the signature; a number stands for `input_0`, `input_1` and so on.
+    quantized: turn `quant.fake_quant` composites into integer constants and kernels.
+    isolated: convert in a child process, so that a crash of the converter is an error and not the end of this one.
 
   Raises:
     EffjaxError: the converter is missing, outside the versions that were tried, or cannot convert the program.
+    ConverterCrash: it crashed (`isolated` only); an EffjaxError, too.
   """
-  ir, passmanager = load(CONVERTER, 'litert_converter.mlir.ir'), load(CONVERTER, 'litert_converter.mlir.passmanager')
-  capi = load(CONVERTER, 'litert_converter.mlir._mlir_libs.converter_api_ext')
-  context = ir.Context()
-  capi.prepare_mlir_context(context)
+  ir = load(CONVERTER, 'litert_converter.mlir.ir')
+  settings = {'inputs': _names('input', inputs), 'outputs': _names('output', outputs), 'quantized': quantized}
+  if isolated:
+    return _child(vhlo, settings)
   try:
-    with context:
-      module = ir.Module.parse(vhlo)
-      legalize = 'builtin.module(vhlo-legalize-stablehlo,reconcile-unrealized-casts)'
-      passmanager.PassManager.parse(legalize).run(module.operation)
-      names = [f'input_{i}' for i in range(inputs)], [f'output_{i}' for i in range(outputs)]
-      capi.set_signature(module.operation, 'serving_default', *names)
-      config = capi.ConvertToTFLConfig()
-      config.strict_qdq_mode = quantized
-      capi.run_convert_to_tfl_passes(module, passmanager.PassManager(), config)
-      return bytes(capi.export_flatbuffer_to_bytes(module.operation))
+    return litert_process.converted(vhlo, **settings)
   except (RuntimeError, ValueError, ir.MLIRError) as error:
-    raise EffjaxError(f'litert-converter cannot convert the network: {" ".join(str(error).split())[:400]}') from error
+    raise _failed(error) from error
+
+
+def _names(what, given):
+  return [f'{what}_{i}' for i in range(given)] if isinstance(given, int) else list(given)
+
+
+def _failed(error):
+  return EffjaxError(f'litert-converter cannot convert the network: {" ".join(str(error).split())[:400]}')
+
+
+def _child(vhlo, settings) -> bytes:
+  """`litert_process` by its path; -P keeps effjax/export out of its modules."""
+  with tempfile.TemporaryDirectory() as folder:
+    here = pathlib.Path(folder)
+    (here / 'program').write_bytes(vhlo)
+    (here / 'settings.json').write_text(json.dumps(settings))
+    done = subprocess.run([sys.executable, '-P', litert_process.__file__, folder], capture_output=True, text=True,
+                          errors='replace', check=False)
+    if done.returncode < 0:
+      raise ConverterCrash(f'litert-converter crashed (signal {-done.returncode}) on the network: find the layer by '
+                           f'exporting parts of it; its last words: {" ".join(done.stderr.split())[-300:]!r}')
+    if done.returncode:
+      raise _failed(done.stderr)
+    return (here / 'model.tflite').read_bytes()
 
 
 def load(package: tuple, module: str):

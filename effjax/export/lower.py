@@ -50,7 +50,7 @@ def _activation(tensor, x):
 def _weighted(node: Node, scales, x):
   """conv, depthwise and dense: codes times scale, and a bias that is a multiple of the accumulator's unit."""
   w = jnp.asarray(node.codes.astype(np.float32) * node.scales)
-  w = fake_quant(w, node.scales, 0, container(node.bits), narrow=True, axis=w.ndim - 1)
+  w = fake_quant(w, node.scales, 0, container(node), narrow=True, axis=w.ndim - 1)
   bias = (node.bias * (np.float64(scales[0]) * node.scales)).astype(np.float32)
   if node.op == 'dense':
     return x[0] @ w + bias[None]

@@ -10,26 +10,35 @@ import numpy as np
 from effjax.errors import EffjaxError
 
 ARRAYS = ('codes', 'scales', 'bias')
+WEIGHTED = frozenset({'conv', 'depthwise', 'dense', 'transpose_conv'})
 ACTIVATIONS = {'': (-np.inf, np.inf), 'relu': (0., np.inf), 'relu6': (0., 6.), 'relu_n1_to_1': (-1., 1.)}
 
 
 class Tensor(NamedTuple):
-  """An int8 activation: `real = scale (code - zero_point)`. `shape` is for a batch of one."""
+  """An integer activation: `real = scale (code - zero_point)`. `shape` is for a batch of one.
+
+  bits: 8; 16, with zero point 0; or 32 for plain integers (an argmax), whose scale is 1.
+  """
   name: str
   shape: tuple[int, ...]
   scale: float
   zero_point: int
+  bits: int = 8
 
 
 class Node(NamedTuple):
   """One integer kernel.
 
-  op: conv, depthwise, dense, add, mul, mean, concat, max_pool, average_pool, reshape, transpose, slice, pad, clamp.
+  op: with weights conv, depthwise, dense, transpose_conv; of two tensors add, sub, mul, matmul; concat, constant;
+    mean, sum, reduce_max, argmax; max_pool, average_pool, resize_nearest, resize_bilinear; reshape, broadcast, transpose,
+    slice, pad, clamp, quantize (to another range); element by element logistic, tanh, hard_swish, gelu, leaky_relu, elu, exp,
+    log, sqrt, rsqrt, abs; over the last axis softmax, log_softmax.
   inputs: indices of tensors: those of the network's inputs come first, then each node's output.
   output: what it makes, after `activation` ('', relu, relu6 or relu_n1_to_1).
-  settings: strides, padding, axes ...: integers and tuples of integers.
+  settings: strides, padding, axes ...: numbers and tuples of numbers.
   codes, scales, bias, bits: of a kernel with weights: int8 codes (HWIO or IO), a float32 scale for each output channel,
-    int32 biases in units of `input scale * scales`, stored bits per code.
+    int32 biases (int64 after int16 inputs) in units of `input scale * scales`, bits per code as trained. A constant
+    has codes only.
   """
   op: str
   inputs: tuple[int, ...]
@@ -56,12 +65,12 @@ class Network(NamedTuple):
 
 def weight_bytes(network: Network) -> int:
   """Bytes of the weights in flash: int4 codes two to a byte, an int32 bias and a float32 scale for each output."""
-  return sum(node_bytes(node) for node in network.nodes if node.codes is not None)
+  return sum(node_bytes(node) for node in network.nodes if node.op in WEIGHTED)
 
 
 def node_bytes(node: Node) -> int:
   """The same of one kernel with weights."""
-  return -(-node.codes.size * container(node.bits) // 8) + 8 * node.bias.size
+  return -(-node.codes.size * container(node) // 8) + 4 * node.scales.size + node.bias.nbytes
 
 
 def macs(node: Node) -> int:
@@ -69,13 +78,24 @@ def macs(node: Node) -> int:
   return int(np.prod(node.output.shape[:-1])) * node.codes.size
 
 
-def container(bits: int) -> int:
-  """Bits of the file's integer type that holds a code of `bits` bits: 4 or 8.
+def one_scale(node: Node) -> bool:
+  """Whether the file has one scale for all outputs: in dense layers where they are equal.
 
-  >>> [container(bits) for bits in (2, 4, 5, 8)]
-  [4, 4, 8, 8]
+  Not in those of 2 bits and several outputs: XNNPACK's int2 kernel needs one for each.
   """
-  return 4 if bits <= 4 else 8
+  equal = node.op == 'dense' and bool((node.scales == node.scales[0]).all())
+  return equal and (node.bits > 2 or node.scales.size == 1)
+
+
+def container(node: Node, *, int2: bool = False) -> int:
+  """Bits of the file's integer type that holds each code of a node: the narrowest that its kernel runs.
+
+  4 or 8; 2 for a dense layer of 2 bits with 4, 8, ... inputs and several outputs, if the runtime has such a kernel
+  (`int2`); 8 for a transposed convolution.
+  """
+  if int2 and node.op == 'dense' and node.bits <= 2 and node.codes.shape[0] % 4 == 0 and node.scales.size > 1:
+    return 2
+  return 4 if node.bits <= 4 and node.op != 'transpose_conv' else 8
 
 
 def save(network: Network, path: str | Path) -> None:
@@ -106,8 +126,8 @@ def load(path: str | Path) -> Network:
 
 
 def _tensor(fields: Sequence) -> Tensor:
-  name, shape, scale, zero_point = fields
-  return Tensor(name, tuple(shape), scale, zero_point)
+  name, shape, *rest = fields
+  return Tensor(name, tuple(shape), *rest)
 
 
 def _node(fields, arrays):

@@ -5,11 +5,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from effjax.errors import EffjaxError
 from effjax.export import kernels, layouts, linear
 from effjax.export.kernels import Kernel, Pending, Stored
-from effjax.export.network import Tensor
+from effjax.export.network import Node, Tensor
+from effjax.graph.places import FUNCTIONS, POSITIVE
 from effjax.graph.trace import execute
 
+_PRODUCTS = frozenset({'mul', 'matmul'})
 _LAYOUT = frozenset({'reshape', 'transpose', 'squeeze', 'expand_dims', 'broadcast_in_dim', 'slice', 'copy', 'copy_p'})
 
 
@@ -39,38 +42,80 @@ def is_float(dtype) -> bool:
   return bool(jnp.issubdtype(dtype, jnp.floating))
 
 
+def at(value, i: int):
+  """Entry i of a constant's first axis, codes too."""
+  if isinstance(value, Kernel):
+    return value._replace(value=value.value[i], codes=value.codes[i], scale=value.scale[i])
+  if isinstance(value, Stored | Pending):
+    raise EffjaxError('finalize: a scan over activations cannot run on integers: scan over parameters')
+  return value[i]
+
+
+def stack(walk, eqn, parts):
+  """The results of a loop's iterations, if they are constants."""
+  if any(isinstance(part, Stored | Pending | Kernel) for part in parts):
+    raise walk.refusal(eqn, 'it stacks activations: return only what it carries')
+  return np.stack(parts)
+
+
+def constant(walk, tap, value) -> Stored:
+  """A constant as a tensor of integers."""
+  value = np.asarray(value.value if isinstance(value, Kernel) else value, np.float64)
+  tensor, top = walk.tensor(tap, value.shape), 2 ** (walk.bits - 1)
+  codes = np.clip(np.rint(value / tensor.scale) + tensor.zero_point, -top, top - 1)
+  return walk.append(Node('constant', (), tensor, '', {}, codes.astype(f'int{walk.bits}')))
+
+
 def store(walk, pending: Pending, tensor: Tensor, eqn) -> Stored:
   """The kernel with its rounding to the tensor's range; layouts that its value passed through come after it."""
-  shape, order = pending.settings.get('result'), pending.settings.get('order')
-  settings = {name: value for name, value in pending.settings.items() if name not in ('result', 'order')}
+  settings = dict(pending.settings)
+  shape, order, cut = (settings.pop(name, None) for name in ('result', 'order', 'cut'))
   made = tuple(settings.pop('made', pending.shape))
-  if not pending.linear and abs(float(np.max(pending.gain)) - 1) > 1e-6:
-    raise walk.refusal(eqn, f'{tensor.name!r} is {np.max(pending.gain):.6g} times a {pending.op}: wanted 1 times')
+  pending, sources = _rescaled(walk, pending._replace(settings=settings), tensor, eqn)
   name = kernels.activation(pending.low, pending.high, tensor)
   if name is None:
     raise walk.refusal(eqn, f'{tensor.name!r} is clipped to [{pending.low:.6g}, {pending.high:.6g}]: wanted '
                             'relu, relu6, [-1, 1] or what its range saturates to')
-  sources = [walk.tensors(Stored(i, ())) for i in pending.inputs]
-  pending = pending._replace(settings=settings)
-  out = walk.append(kernels.node(pending, tensor._replace(shape=made), name, sources[0].scale))
+  out = walk.append(kernels.node(pending, tensor._replace(shape=made), name, sources[0]))
   _check_ratios(walk, eqn, walk.nodes[-1], sources)
+  out = layouts.sliced(walk, out, *cut, (1,) * len(made)) if cut else out
   if order:
     return layouts.transposed(walk, out, tuple(np.argsort(order)))
-  return walk.emit('reshape', out, shape, {'shape': tuple(shape[1:])}) if shape and shape != made else out
+  return layouts.reshaped(walk, out, shape) if shape else out
+
+
+def _rescaled(walk, pending, tensor, eqn):
+  """A sum is a mean that nothing divided; what is joined is brought to one range; no other factor has a kernel."""
+  if pending.op == 'mean' and np.allclose(pending.gain, pending.settings['count'], rtol=1e-6):
+    pending = pending._replace(op='sum', gain=1.)
+  settings = {name: value for name, value in pending.settings.items() if name != 'count'}
+  if not pending.linear and abs(float(np.max(pending.gain)) - 1) > 1e-6:
+    raise walk.refusal(eqn, f'{tensor.name!r} is {np.max(pending.gain):.6g} times a {pending.op}: wanted 1 times')
+  if pending.op == 'concat':
+    pending = pending._replace(inputs=tuple(_joined(walk, i, tensor) for i in pending.inputs))
+  return pending._replace(settings=settings), [walk.tensors(Stored(i, ())) for i in pending.inputs]
+
+
+def _joined(walk, index, tensor):
+  """A part of a concatenation in the range of the result."""
+  source = walk.tensors(Stored(index, ()))
+  if (source.scale, source.zero_point) == (tensor.scale, tensor.zero_point):
+    return index
+  output = tensor._replace(name=walk.unused(f'{source.name}/quantize'), shape=source.shape)
+  return walk.append(Node('quantize', (index,), output, '', {})).index
 
 
 def _check_ratios(walk, eqn, node, sources):
   """The ratios of scales that fixed-point kernels can hold."""
+  if node.op not in _PRODUCTS | {'add', 'sub', 'conv', 'depthwise', 'dense', 'transpose_conv', 'mean', 'sum'}:
+    return
   scales = node.scales if node.scales is not None else np.float32([1.])
-  product = np.prod([s.scale for s in sources]) if node.op == 'mul' else max(s.scale for s in sources)
+  product = np.prod([s.scale for s in sources]) if node.op in _PRODUCTS else max(s.scale for s in sources)
   ratio = product * scales / node.output.scale
-  smallest = 2. ** (-10 if node.op == 'add' else -31)
+  smallest = 2. ** (-10 if node.op in ('add', 'sub') else -31)
   if not (ratio.min() >= smallest and ratio.max() < 2. ** 8):
     raise walk.refusal(eqn, f'{node.output.name!r}: input scale * weight scale / output scale is between '
                             f'{ratio.min():.3g} and {ratio.max():.3g}, wanted {smallest:.3g} to 256: widen its range')
-  if node.op == 'concat' and len({(s.scale, s.zero_point) for s in (*sources, node.output)}) > 1:
-    raise walk.refusal(eqn, f'{node.output.name!r} joins tensors of different ranges '
-                            f'{sorted({s.name for s in sources})}: give them one range')
 
 
 def affine(walk, eqn, args):
@@ -97,9 +142,12 @@ def _folded(walk, eqn, value, factor, term):
   if np.all(factor == 1) and not np.any(term):
     return value
   if isinstance(value, Stored):
-    made = walk.tensors(value)
-    raise walk.refusal(eqn, f'{made.name!r} is integers already: a constant folds only into a convolution or dot '
-                            'product right before it')
+    value = walk.stored(value, eqn)
+    if np.size(np.unique(factor)) == 1 and np.min(factor) > 0 and not np.any(term):
+      return _relabelled(walk, value, float(np.min(factor)))
+    if not np.any(factor != 1) and _is_epsilon(walk, eqn, value, term):
+      return value
+    value = linear.identity(walk, eqn, value, (factor if np.any(factor != 1) else term))
   if value.op == 'pool_sum':
     return _averaged(walk, eqn, value, factor)
   for step, operand, neutral in ((kernels.scaled, factor, 1), (kernels.shifted, term, 0)):
@@ -110,12 +158,47 @@ def _folded(walk, eqn, value, factor, term):
   return value
 
 
+def _relabelled(walk, value, factor):
+  """The same integers, which now stand for `factor` times as much: a product with a constant, exact."""
+  name, bits = walk.tensors(value).name, walk.bits
+  top = 2 ** (bits - 1) - 1
+  one = Tensor(walk.unused(f'{name}/factor'), (1,) * len(value.shape), float(np.float32(factor / top)), 0, bits)
+  constant = walk.append(Node('constant', (), one, '', {}, np.full(one.shape, top, f'int{bits}')))
+  source = walk.tensors(value)
+  output = source._replace(name=walk.unused(f'{name}/scaled'), scale=float(np.float32(source.scale * factor)))
+  out = walk.append(Node('mul', (value.index, constant.index), output, '', {}))
+  return Stored(out.index, value.shape)
+
+
+def _is_epsilon(walk, eqn, value, term):
+  """True for what is added before a root and is less than half a step: the kernel of the root takes 0 as it is."""
+  readers = [other for other in walk.program.eqns if eqn.outputs[0] in other.inputs]
+  root = bool(readers) and all(other.name in POSITIVE for other in readers)
+  return root and 0 <= np.max(term) < walk.tensors(value).scale / 2
+
+
 def _pair(walk, eqn, args):
-  op = {'add': 'add', 'add_any': 'add', 'mul': 'mul'}.get(eqn.name)
-  if op is None:
+  op = {'add_any': 'add', 'square': 'mul', 'integer_pow': 'mul'}.get(eqn.name, eqn.name)
+  if op not in ('add', 'sub', 'mul') or eqn.params.get('y', 2) != 2:
     raise walk.refusal(eqn, 'both operands depend on the input')
-  a, b = (walk.stored(arg, eqn) for arg in args)
-  return Pending(op, (a.index, b.index), np.broadcast_shapes(a.shape, b.shape), {})
+  a, b = (walk.broadcastable(arg, eqn) for arg in (args * 2)[:2])
+  a, b = (_narrowed(walk, x) for x in (a, b))
+  return Pending(op, (a.index, b.index), walk.program.avals[eqn.outputs[0]].shape, {})
+
+
+def _narrowed(walk, x):
+  """A constant without the axes along which it only repeats itself."""
+  made = walk.maker(x)
+  if made is None or made.op != 'constant':
+    return x
+  codes = made.codes
+  for axis in range(codes.ndim):
+    first = np.take(codes, [0], axis)
+    codes = first if (codes == first).all() else codes
+  if codes.shape == made.codes.shape:
+    return x
+  name = walk.unused(made.output.name)
+  return walk.append(made._replace(output=made.output._replace(name=name, shape=codes.shape), codes=codes))
 
 
 def clamp(walk, eqn, args):
@@ -128,6 +211,7 @@ def clamp(walk, eqn, args):
   high = bounds[-1] if eqn.name in ('min', 'clamp') else math.inf
   if isinstance(value, Pending):
     return kernels.clip(value, low, high)
+  value = walk.stored(value, eqn)
   made = walk.tensors(value)
   name = kernels.activation(low, high, made)
   if name is None:
@@ -136,32 +220,31 @@ def clamp(walk, eqn, args):
 
 
 def _activated(walk, value, name):
-  """A RELU of its own, or one that the kernel before a pool or reshape does, as the converter would have it."""
-  first = len(walk.inputs)
-  chain = [walk.nodes[value.index - first]] if value.index >= first else []
-  while chain and chain[-1].op in ('max_pool', 'reshape', 'transpose', 'pad') and chain[-1].inputs[0] >= first:
-    chain.append(walk.nodes[chain[-1].inputs[0] - first])
-  alone = len(chain) == 1 and chain[0].op != 'average_pool'
-  if not chain or alone or chain[-1].activation or chain[-1].op == 'concat':
-    out = walk.emit('clamp', value, value.shape, {})
-    walk.nodes[-1] = walk.nodes[-1]._replace(activation=name)
-    return out
-  rename = lambda tensor: tensor._replace(name=walk.unused(f'{tensor.name}/{name}'))
-  renamed = lambda node: node._replace(output=rename(node.output))
-  out = walk.append(renamed(chain[-1])._replace(activation=name))
-  for node in reversed(chain[:-1]):
-    out = walk.append(renamed(node)._replace(inputs=(out.index,)))
+  """A RELU of its own."""
+  out = walk.emit('clamp', value, value.shape, {})
+  walk.nodes[-1] = walk.nodes[-1]._replace(activation=name)
   return out
 
 
 def mean(walk, eqn, args):
-  """MEAN, once the sum is divided by the number of its terms."""
-  x, axes = walk.stored(args[0], eqn), tuple(eqn.params['axes'])
+  """MEAN, if the sum is divided by the number of its terms, else SUM."""
+  x, axes = walk.stored(args[0], eqn), _axes(walk, eqn)
   count = math.prod(x.shape[i] for i in axes)
   shape = walk.program.avals[eqn.outputs[0]].shape
+  return Pending('mean', (x.index,), shape, {'axes': axes, 'keep': False, 'count': count}, gain=np.float64(count))
+
+
+def largest(walk, eqn, args):
+  """REDUCE_MAX."""
+  x, axes = walk.stored(args[0], eqn), _axes(walk, eqn)
+  return walk.emit('reduce_max', x, walk.program.avals[eqn.outputs[0]].shape, {'axes': axes, 'keep': False})
+
+
+def _axes(walk, eqn):
+  axes = tuple(eqn.params['axes'])
   if 0 in axes:
-    raise walk.refusal(eqn, 'it sums over the batch')
-  return Pending('mean', (x.index,), shape, {'axes': axes, 'keep': False}, gain=np.float64(count))
+    raise walk.refusal(eqn, 'it reduces over the batch')
+  return axes
 
 
 def pool(walk, eqn, args):
@@ -170,24 +253,57 @@ def pool(walk, eqn, args):
   window, strides, padding = (tuple(p[name]) for name in ('window_dimensions', 'window_strides', 'padding'))
   flat = len(x.shape) == 4 and window[0] == window[3] == strides[0] == strides[3] == 1
   plain = all(d == 1 for d in (*p['base_dilation'], *p['window_dilation']))
-  padding = tuple(map(tuple, padding))
-  same = layouts.same_padding(x.shape[1:3], window[1:3], strides[1:3])
-  if not (flat and plain and padding[1:3] in (same, ((0, 0), (0, 0)))):
-    raise walk.refusal(eqn, f'wanted a 2-D NHWC window with SAME or VALID padding, got {window} with {padding}')
-  settings = {'window': window[1:3], 'strides': strides[1:3], 'padding': padding[1:3]}
+  if not (flat and plain):
+    raise walk.refusal(eqn, f'wanted a 2-D NHWC window, not dilated, got {window}')
+  settings = {'window': window[1:3], 'strides': strides[1:3], 'padding': tuple(map(tuple, padding[1:3]))}
   shape = walk.program.avals[eqn.outputs[0]].shape
   if eqn.name == 'reduce_window_max':
-    return walk.emit('max_pool', x, shape, settings)
+    return _windows(walk, 'max_pool', x, shape, settings, lowest=True)
   with jax.ensure_compile_time_eval():
     counts = np.asarray(execute(eqn, [np.ones(x.shape, np.float32)])[0], np.float64)
   return Pending('pool_sum', (x.index,), shape, settings, gain=counts)
 
 
+def _windows(walk, op, x, shape, settings, **pad):
+  """The kernel, after a PAD if its padding is neither SAME nor VALID, or if zeros count (`pad` given)."""
+  same = layouts.same_padding(x.shape[1:3], settings['window'], settings['strides'])
+  none = ((0, 0), (0, 0))
+  if settings['padding'] != none and (settings['padding'] != same or pad == {}):
+    x = layouts.pad_by(walk, x, ((0, 0), *settings['padding'], (0, 0)), **pad)
+    settings = {**settings, 'padding': none}
+  return walk.emit(op, x, shape, settings)
+
+
 def _averaged(walk, eqn, value, factor):
+  x, zeros_count = Stored(value.inputs[0], walk.tensors(Stored(value.inputs[0], ())).shape), False
   if not np.allclose(value.gain * factor, 1, rtol=1e-6):
-    raise walk.refusal(eqn, 'an average that counts padding has no kernel: use VALID or count_include_pad=False')
-  source = Stored(value.inputs[0], walk.tensors(Stored(value.inputs[0], ())).shape)
-  return walk.emit('average_pool', source, value.shape, value.settings)
+    zeros_count = np.allclose(np.prod(value.settings['window']) * factor, 1, rtol=1e-6)
+    if not zeros_count:
+      raise walk.refusal(eqn, 'a sum over windows that is no average has no kernel: divide by the size of the window')
+  settings = value.settings
+  same = layouts.same_padding(x.shape[1:3], settings['window'], settings['strides'])
+  if zeros_count:
+    return _windows(walk, 'average_pool', x, value.shape, settings)
+  if settings['padding'] not in (same, ((0, 0), (0, 0))):
+    raise walk.refusal(eqn, f'an average with padding {settings["padding"]} that does not count zeros has no kernel: '
+                            'use SAME, VALID or count_include_pad=True')
+  return walk.emit('average_pool', x, value.shape, settings)
+
+
+def function(walk, eqn, args):
+  """A function of one activation that the target has a kernel for; it rounds to a range of its own."""
+  x = walk.stored(args[0], eqn)
+  shape = walk.program.avals[eqn.outputs[0]].shape
+  if eqn.name == 'argmax':
+    output = Tensor(walk.unused(f'{walk.tensors(x).name}/argmax'), shape, 1., 0, 32)
+    return walk.append(Node('argmax', (x.index,), output, '', {'axis': len(x.shape) - 1}))
+  return Pending(eqn.name, (x.index,), shape, dict(eqn.params))
+
+
+def resize(walk, eqn, args):
+  """RESIZE_BILINEAR, RESIZE_NEAREST_NEIGHBOR."""
+  x = walk.stored(args[0], eqn)
+  return walk.emit(eqn.name, x, walk.program.avals[eqn.outputs[0]].shape, dict(eqn.params))
 
 
 def same(walk, eqn, args):
@@ -198,12 +314,13 @@ def same(walk, eqn, args):
 
 
 HANDLERS = {
-    'conv_general_dilated': linear.convolution, 'dot_general': linear.dot, 'reduce_sum': mean,
+    'conv_general_dilated': linear.convolution, 'dot_general': linear.dot, 'reduce_sum': mean, 'reduce_max': largest,
     **dict.fromkeys(('add', 'add_any', 'sub', 'mul', 'div', 'neg'), affine),
-    **dict.fromkeys(('max', 'min', 'clamp'), clamp),
+    **dict.fromkeys(('square', 'integer_pow'), _pair), **dict.fromkeys(('max', 'min', 'clamp'), clamp),
+    **dict.fromkeys(FUNCTIONS, function), **dict.fromkeys(('resize_nearest', 'resize_bilinear'), resize),
     **dict.fromkeys(('reduce_window_max', 'reduce_window_sum'), pool),
     **dict.fromkeys(('reshape', 'squeeze', 'expand_dims', 'broadcast_in_dim'), layouts.reshape),
     'transpose': layouts.transpose, 'pad': layouts.pad, 'slice': layouts.cut, 'split': layouts.split,
     'concatenate': layouts.concatenate,
-    **dict.fromkeys(('convert_element_type', 'copy', 'copy_p', 'reduce_precision', 'optimization_barrier', 'name'),
-                    same)}
+    **dict.fromkeys(('convert_element_type', 'copy', 'copy_p', 'reduce_precision', 'optimization_barrier', 'name',
+                     'stop_gradient'), same)}

@@ -1,30 +1,32 @@
 """The .tflite file: the integer network, or a float function."""
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
 from effjax.export import flatbuffer, litert
-from effjax.export.lower import lower, stablehlo
+from effjax.export.lower import stablehlo
 from effjax.export.network import Network
+from effjax.export.write import model
 from effjax.tree import PyTree
 
 
-def tflite(network: Network, path: str | Path) -> int:
-  """Writes the network as a .tflite file with int8 inputs and outputs; its size in bytes.
+def tflite(network: Network, path: str | Path, *, batch: int = 1, inputs: Sequence[str] | None = None,
+           outputs: Sequence[str] | None = None, int2: bool = False) -> int:
+  """Writes the network as a .tflite file with integer inputs and outputs; its size in bytes.
+
+  Args:
+    batch: examples that the file takes at a time.
+    inputs, outputs: their names in the file's signature; None takes the tensors'.
+    int2: store dense layers of 2 bits four codes to a byte (LiteRT has the kernel, microcontrollers have not).
 
   Raises:
-    EffjaxError: the export extra is missing, or the converter refuses the network.
+    EffjaxError: the export extra is missing, names that are too many or too few, an int2 without effect.
   """
-  content = litert.convert(lower(network), len(network.inputs), len(network.outputs), quantized=True)
-  model = flatbuffer.read(content)
-  flatbuffer.integer_ends(model)
-  flatbuffer.compact(model)
-  flatbuffer.rename(model, network)
-  return write(path, flatbuffer.write(model))
+  return write(path, model(network, batch=batch, inputs=inputs, outputs=outputs, int2=int2))
 
 
 def float_tflite(fn: Callable, params: PyTree, x: PyTree, path: str | Path) -> int:
@@ -33,9 +35,9 @@ def float_tflite(fn: Callable, params: PyTree, x: PyTree, path: str | Path) -> i
   run = lambda *leaves: jax.tree.leaves(fn(params, jax.tree.unflatten(jax.tree.structure(x), leaves)))
   inputs = [one(leaf) for leaf in jax.tree.leaves(x)]
   content = litert.convert(stablehlo(run, *inputs), len(inputs), len(jax.eval_shape(run, *inputs)), quantized=False)
-  model = flatbuffer.read(content)
-  flatbuffer.compact(model)
-  return write(path, flatbuffer.write(model))
+  made = flatbuffer.read(content)
+  flatbuffer.compact(made)
+  return write(path, flatbuffer.write(made))
 
 
 def write(path: str | Path, content: bytes) -> int:

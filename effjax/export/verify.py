@@ -1,4 +1,4 @@
-"""Is the file the network? An audit of what it holds, and its outputs against the simulation, code by code."""
+"""Is the file the network? An audit of what it holds, and every tensor against the simulation, code by code."""
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,58 +12,81 @@ from effjax.export.audit import audit, float_tensors
 from effjax.export.network import Network
 from effjax.export.simulate import quantized, simulate
 
-_TRACED = 64  # examples whose every tensor is compared
+KERNELS = ('xnnpack', 'builtin')
+_CHUNK = 64  # examples whose tensors are held at a time
 
 
 class Agreement(NamedTuple):
-  """Codes of the file against codes of the simulation. argmax_agreement: examples with the same largest output."""
+  """Output codes of the file against those of the simulation, under one set of kernels.
+
+  argmax_agreement: examples with the same largest output. first_difference: the first tensor in execution order whose
+  codes are not all equal, '' if there is none.
+  """
   argmax_agreement: float
   max_code_difference: int
   codes_equal: float
+  first_difference: str = ''
+
+
+class Cell(NamedTuple):
+  """One tensor under one set of kernels: fraction of equal codes, largest difference, the example that has it."""
+  equal: float
+  largest: int
+  worst_example: int
 
 
 class Row(NamedTuple):
-  """One tensor: fraction of equal codes and the largest difference, under both sets of kernels."""
+  """One tensor of the file and the kernel that makes it."""
   name: str
   op: str
   bits: int
-  xnnpack_equal: float
-  xnnpack_max: int
-  builtin_equal: float
-  builtin_max: int
+  xnnpack: Cell
+  builtin: Cell
 
 
 class Report(NamedTuple):
-  """What `verify` found. The first three are under XNNPACK, LiteRT's default; `builtin` under the builtin kernels."""
-  argmax_agreement: float
-  max_code_difference: int
-  codes_equal: float
+  """What `verify` found: agreement under XNNPACK (LiteRT's default) and under the builtin kernels."""
+  xnnpack: Agreement
+  builtin: Agreement
   float_tensors: int
   audit_problems: tuple[str, ...]
-  builtin: Agreement
   tensors: tuple[Row, ...]
   examples: int
 
+  @property
+  def same(self) -> bool:
+    """True if the file is the network: a clean audit, and every code of every tensor equal under both sets."""
+    cells = [cell for row in self.tensors for cell in (row.xnnpack, row.builtin)]
+    outputs = all(run.codes_equal == 1 for run in (self.xnnpack, self.builtin))
+    return not self.audit_problems and not self.float_tensors and outputs and all(cell.equal == 1 for cell in cells)
+
   def to_dict(self) -> dict[str, Any]:
     """Plain numbers, strings, lists and dictionaries."""
-    rows = [row._asdict() for row in self.tensors]
-    problems = list(self.audit_problems)
-    return self._asdict() | {'audit_problems': problems, 'builtin': self.builtin._asdict(), 'tensors': rows}
+    rows = [{**row._asdict(), **{kind: getattr(row, kind)._asdict() for kind in KERNELS}} for row in self.tensors]
+    runs = {kind: getattr(self, kind)._asdict() for kind in KERNELS}
+    return {**self._asdict(), **runs, 'audit_problems': list(self.audit_problems), 'tensors': rows, 'same': self.same}
 
 
-def verify(path: str | Path, network: Network, inputs: np.ndarray | tuple) -> Report:
+def verify(path: str | Path, network: Network, inputs: np.ndarray | tuple, *, traced: int = 64) -> Report:
   """Reads the file at `path`, audits it against `network`, and runs both on real `inputs` (batch first).
+
+  Args:
+    path: a file for a batch of one.
+    traced: of how many examples every tensor is compared; of the others the outputs are.
 
   Raises:
     EffjaxError: the file cannot be read or run, or the export extra is missing.
   """
   content = read(path)
+  problems, floats = tuple(audit(content, network)), float_tensors(content)
   codes = codes_of(network, inputs if isinstance(inputs, tuple) else (inputs,))
-  expected, tensors = _simulated(network, codes)
-  runs = {kind: run(content, codes, xnnpack=kind == 'xnnpack') for kind in ('xnnpack', 'builtin')}
-  overall = {kind: agreement(expected, got) for kind, got in runs.items()}
-  return Report(*overall['xnnpack'], float_tensors(content), tuple(audit(content, network)), overall['builtin'],
-                _rows(content, network, codes, tensors), len(codes[0]))
+  overall = {kind: _outputs(content, network, codes, kind) for kind in KERNELS}
+  cells = {kind: _cells(content, network, [q[:traced] for q in codes], kind) for kind in KERNELS}
+  made = [node for node in network.nodes if node.op != 'constant']
+  rows = tuple(Row(node.output.name, node.op, node.bits, *pair) for node, *pair in zip(made, *cells.values()))
+  first = {kind: next((row.name for row in rows if getattr(row, kind).equal < 1), '') for kind in KERNELS}
+  return Report(*(overall[kind]._replace(first_difference=first[kind]) for kind in KERNELS), floats, problems, rows,
+                len(codes[0]))
 
 
 def read(path: str | Path) -> bytes:
@@ -78,50 +101,57 @@ def read(path: str | Path) -> bytes:
 
 
 def codes_of(network: Network, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
-  """The int8 codes that the application hands to the file."""
-  return tuple(np.asarray(quantized(t, x)).astype(np.int8) for t, x in zip(network.inputs, inputs, strict=True))
+  """The integers that the application hands to the file."""
+  return tuple(np.asarray(quantized(t, x)).astype(f'int{t.bits}')
+               for t, x in zip(network.inputs, inputs, strict=True))
 
 
 def run(content: bytes, codes: Sequence[np.ndarray], *, xnnpack: bool) -> list[np.ndarray]:
-  """The file's outputs for int8 inputs, one example at a time (the files hold a batch of one)."""
+  """The file's outputs for integer inputs, one example at a time (the files hold a batch of one)."""
   interpreter = litert.Interpreter(content, xnnpack=xnnpack)
   results = [interpreter.run(*(q[i:i + 1] for q in codes)) for i in range(len(codes[0]))]
   return [np.concatenate(parts) for parts in zip(*results, strict=True)]
 
 
 def agreement(expected: Sequence[np.ndarray], got: Sequence[np.ndarray]) -> Agreement:
-  """How far int8 outputs agree; argmax over the last axis of the first output, the first of equals.
+  """How far integer outputs agree; argmax over the last axis of the first output, the first of equals.
 
-  >>> agreement([np.int8([[1, 5, 2]])], [np.int8([[1, 4, 2]])])
-  Agreement(argmax_agreement=1.0, max_code_difference=1, codes_equal=0.6666666666666666)
+  >>> agreement([np.int8([[1, 5, 2]])], [np.int8([[1, 4, 2]])])[:3]
+  (1.0, 1, 0.6666666666666666)
   """
   difference = np.concatenate([np.abs(a.astype(int) - b).ravel() for a, b in zip(expected, got, strict=True)])
   same = (expected[0].argmax(-1) == got[0].argmax(-1)).mean()
   return Agreement(float(same), int(difference.max(initial=0)), float((difference == 0).mean()))
 
 
-def _simulated(network, codes):
-  """Output codes for all examples, and every tensor's for the first ones."""
+def _outputs(content, network, codes, kind) -> Agreement:
+  expected = _simulated(network, codes, kind, lambda outputs, tensors: outputs)
+  return agreement(expected, run(content, codes, xnnpack=kind == 'xnnpack'))
+
+
+def _cells(content, network, codes, kind) -> list[Cell]:
+  """Every tensor that an operator makes."""
+  model = flatbuffer.read(content)
+  names = [network.tensors[i].name for i in flatbuffer.exposed(model)]
+  expected = _simulated(network, codes, kind, lambda outputs, tensors: [tensors[name] for name in names])
+  got = run(flatbuffer.write(model), codes, xnnpack=kind == 'xnnpack')
+  return [_cell(a, b) for a, b in zip(expected, got, strict=True)]
+
+
+def _cell(expected, got) -> Cell:
+  difference = np.abs(expected.astype(int) - got).reshape(len(expected), -1)
+  return Cell(float((difference == 0).mean()), int(difference.max(initial=0)), int(difference.max(1).argmax()))
+
+
+def _simulated(network, codes, kind, wanted) -> list[np.ndarray]:
+  """`wanted(outputs, tensors by name)` of all examples."""
+  def codes_at(x):
+    outputs, tensors = simulate(network, x, kernels=kind, codes=True, collect=True)
+    return list(wanted(outputs if isinstance(outputs, tuple) else (outputs,), tensors))
+
   with jax.default_device(jax.devices('cpu')[0]):
+    f = jax.jit(codes_at)
     real = lambda part: tuple((q[part].astype(np.float32) - t.zero_point) * np.float32(t.scale)
                               for q, t in zip(codes, network.inputs, strict=True))
-    f = jax.jit(lambda x: simulate(network, x, codes=True, collect=True))
-    size = len(codes[0])
-    outputs = [jax.tree.leaves(f(real(slice(i, i + 256)))[0]) for i in range(0, size, 256)]
-    tensors = jax.tree.map(np.asarray, f(real(slice(0, _TRACED)))[1])
-  return [np.concatenate(parts) for parts in zip(*outputs, strict=True)], tensors
-
-
-def _rows(content, network, codes, tensors):
-  model = flatbuffer.read(content)
-  names = [model.subgraphs[0].tensors[i].name.decode() for i in flatbuffer.exposed(model)]
-  first = [q[:_TRACED] for q in codes]
-  opened = flatbuffer.write(model)
-  got = {kind: dict(zip(names, run(opened, first, xnnpack=kind))) for kind in (True, False)}
-  rows = []
-  for node in network.nodes:
-    name = node.output.name
-    if name in got[True] and got[True][name].shape == tensors[name].shape:
-      pair = [agreement([tensors[name]], [got[kind][name]]) for kind in (True, False)]
-      rows.append(Row(name, node.op, node.bits, *(x for a in pair for x in (a.codes_equal, a.max_code_difference))))
-  return tuple(rows)
+    found = [f(real(slice(i, i + _CHUNK))) for i in range(0, len(codes[0]), _CHUNK)]
+  return [np.concatenate(parts) for parts in zip(*found, strict=True)]

@@ -4,9 +4,14 @@ from typing import Any
 
 import jax
 
-from effjax.graph.taps import collect, insert, taps
-from effjax.quantize.lsq_plus import ActivationQuantizer, lsq_plus
+from effjax.graph.taps import Tap, collect, insert, taps
+from effjax.quantize.lsq_plus import ActivationQuantizer, fixed, lsq_plus
 from effjax.tree import PyTree
+
+# (scale, zero point) that LiteRT's kernels insist on, by bits of activations and the function's name.
+FIXED = {8: {'logistic': (1 / 256, -128), 'softmax': (1 / 256, -128), 'tanh': (1 / 128, 0),
+             'log_softmax': (1 / 16, 127)},
+         16: {'logistic': (1 / 32768, 0), 'softmax': (1 / 32768, 0), 'tanh': (1 / 32768, 0)}}
 
 
 def activations(fn: Callable, params: PyTree, *args: PyTree,
@@ -18,23 +23,50 @@ def activations(fn: Callable, params: PyTree, *args: PyTree,
   Args:
     fn: any JAX function whose first argument is a tree of parameters, in training or inference mode.
     args: a batch of real data: the ranges start from the activations that it gives.
-    quantizer: what stands at each tap; None is `lsq_plus()`.
+    quantizer: what stands at each tap whose range is free (see `quantizers`); None is `lsq_plus()`.
 
   >>> import jax.numpy as jnp
   >>> fn_q, ranges = activations(lambda p, x: x @ p['fc']['w'], {'fc': {'w': jnp.eye(2)}}, jnp.ones((1, 2)))
   >>> sorted(ranges), fn_q(ranges, {'fc': {'w': jnp.eye(2)}}, jnp.array([[.5, 9.]]))
   (['fc', 'input'], Array([[0.49803925, 1.        ]], dtype=float32))
   """
-  quantizer = quantizer or lsq_plus()
-  names = sorted({tap.range for tap in taps(fn, params, *args)})
+  at = quantizers(fn, params, *args, quantizer=quantizer)
 
   @jax.jit
   def init(params, *args):
-    found = collect(fn, names)(params, *args)[1]
-    return {name: quantizer.init(found[name]) for name in names}
+    found = collect(fn, at)(params, *args)[1]
+    return {name: each.init(found[name]) for name, each in at.items()}
 
   def quantized(ranges, params, *args):
-    at = {name: lambda x, phi=phi: quantizer.apply(phi, x) for name, phi in ranges.items()}
-    return insert(fn, at)(params, *args)
+    functions = {name: lambda x, name=name, phi=phi: at[name].apply(phi, x) for name, phi in ranges.items()}
+    return insert(fn, functions)(params, *args)
 
   return quantized, init(params, *args)
+
+
+def quantizers(fn: Callable, params: PyTree, *args: PyTree,
+               quantizer: ActivationQuantizer | None = None) -> dict[str, ActivationQuantizer]:
+  """The quantizer of each range of `fn`'s taps, by name: `quantizer`, unless a kernel of the target fixes the range.
+
+  Fixed are the results of logistic, tanh, softmax and log_softmax, and what is clamped to bounds that no kernel has
+  (a hard sigmoid to [0, 1]). What a root or a logarithm reads starts at 0, whatever `quantizer` is.
+
+  >>> fn = lambda p, x: jax.nn.sigmoid(x @ p['w'])
+  >>> found = quantizers(fn, {'w': jax.numpy.eye(2)}, jax.numpy.ones((1, 2)))
+  >>> [(name, [float(fact) for fact in found[name].facts({})]) for name in found if 'logistic' in name]
+  [('w/logistic', [0.00390625, -128.0])]
+  """
+  quantizer = quantizer or lsq_plus()
+  found = {tap.range: quantizer for tap in taps(fn, params, *args)}
+  return found | {tap.range: _own(tap, quantizer) for tap in taps(fn, params, *args) if _own(tap, quantizer)}
+
+
+def _own(tap: Tap, quantizer: ActivationQuantizer) -> ActivationQuantizer | None:
+  """The quantizer of a range that is not free, None for others."""
+  bits = quantizer.bits
+  if tap.kind in FIXED.get(bits, {}):
+    return fixed(*FIXED[bits][tap.kind], bits)
+  if tap.bounds is not None:
+    scale = (tap.bounds[1] - tap.bounds[0]) / (2 ** bits - 1)
+    return fixed(scale, -2 ** (bits - 1) - round(tap.bounds[0] / scale), bits)
+  return lsq_plus(bits, zero_point=-2 ** (bits - 1)) if tap.positive and bits < 16 else None

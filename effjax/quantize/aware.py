@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 from effjax import reparam
 from effjax.errors import EffjaxError
 from effjax.graph.profile import profile
-from effjax.quantize.activations import activations
+from effjax.quantize.activations import activations, quantizers
 from effjax.quantize.lsq import lsq
-from effjax.quantize.lsq_plus import ActivationQuantizer, lsq_plus
+from effjax.quantize.lsq_plus import ActivationQuantizer
 from effjax.reparam import Fact, Reparam, Slots
 from effjax.tree import Path, PyTree
 
@@ -18,13 +18,13 @@ class Aware(NamedTuple):
   """fn: the float function of `weights`. apply: the quantized one, of `params = {'weights': ..., 'ranges': ...}`.
 
   params: where training starts. reparam: LSQ on the kernels of `params`; the ranges train as ordinary parameters.
-  quantizer: of the activations.
+  quantizers: of the activations, by range.
   """
   fn: Callable
   apply: Callable
   params: dict[str, Any]
   reparam: Reparam
-  quantizer: ActivationQuantizer
+  quantizers: dict[str, ActivationQuantizer]
 
 
 class Deployed(NamedTuple):
@@ -42,7 +42,7 @@ def aware(fn: Callable, params: PyTree, *args: PyTree, bits: int | Mapping[Path,
     fn: any JAX function in inference mode (BatchNorm with running statistics: it folds exactly, later).
     params, args: its parameters and a batch of real data, which the ranges start from.
     bits: of all weights, or by path; a kernel that is not named gets 8.
-    quantizer: of the activations; None is `lsq_plus()`.
+    quantizer: of the activations; None is `lsq_plus()`. `lsq_plus(16)` for kernels of 16-bit activations.
 
   Raises:
     EffjaxError: a path in `bits` that feeds no convolution or product.
@@ -56,10 +56,10 @@ def aware(fn: Callable, params: PyTree, *args: PyTree, bits: int | Mapping[Path,
   kernels = {row.path for row in profile(fn, params, *args).rows if row.path is not None}
   named = dict.fromkeys(kernels, bits) if isinstance(bits, int) else dict.fromkeys(kernels, 8) | dict(bits)
   check_kernels(named, kernels)
-  quantizer = quantizer or lsq_plus()
   quantized, ranges = activations(fn, params, *args, quantizer=quantizer)
+  found = quantizers(fn, params, *args, quantizer=quantizer)
   apply = lambda both, *args: quantized(both[RANGES], both[WEIGHTS], *args)
-  return Aware(fn, apply, {WEIGHTS: params, RANGES: ranges}, _lsq(named), quantizer)
+  return Aware(fn, apply, {WEIGHTS: params, RANGES: ranges}, _lsq(named), found)
 
 
 def check_kernels(paths: Collection[Path], kernels: Collection[Path]) -> None:
@@ -77,7 +77,7 @@ def deployed(found: Aware, slots: Slots) -> Deployed:
   """The values that the device will hold, from trained slots of `found.reparam`."""
   both = found.reparam.apply(*slots, None)
   facts = {path.removeprefix(WEIGHTS + '/'): fact for path, fact in found.reparam.facts(slots, True).items()}
-  ranges = {tap: (*found.quantizer.facts(phi), found.quantizer.bits) for tap, phi in both[RANGES].items()}
+  ranges = {tap: (*found.quantizers[tap].facts(phi), found.quantizers[tap].bits) for tap, phi in both[RANGES].items()}
   ranges = {tap: (float(scale), int(zero), bits) for tap, (scale, zero, bits) in ranges.items()}
   return Deployed(both[WEIGHTS], facts, ranges)
 

@@ -26,7 +26,7 @@ class ActivationQuantizer(NamedTuple):
   bits: int
 
 
-def lsq_plus(bits: int = 8) -> ActivationQuantizer:
+def lsq_plus(bits: int = 8, *, zero_point: int | None = None) -> ActivationQuantizer:
   """`s (clip(round(x / s) + z, qmin, qmax) - z)`, `z = clip(round(offset), qmin, qmax)`, signed codes of `bits` bits.
 
   `phi = {'scale', 'offset'}`, scalars. Zero is always representable. With `v = x / s + z` and
@@ -47,10 +47,11 @@ def lsq_plus(bits: int = 8) -> ActivationQuantizer:
   better initialization. 2020, arXiv:2004.09576.
 
   Args:
-    bits: 2 to 8.
+    bits: 2 to 8; or 16, whose kernels want the zero point 0.
+    zero_point: does not train but is this code, e.g. -128 for a range that starts at 0; `phi` is then the scale alone.
 
   Raises:
-    EffjaxError: bits outside 2..8.
+    EffjaxError: other bits; a zero point that is no code, or with 16 bits is not 0.
 
   >>> quantizer = lsq_plus()
   >>> phi = {'scale': jnp.float32(.5), 'offset': jnp.float32(-128.)}
@@ -59,14 +60,35 @@ def lsq_plus(bits: int = 8) -> ActivationQuantizer:
   >>> [int(fact) if i else float(fact) for i, fact in enumerate(quantizer.facts(phi))]
   [0.5, -128]
   """
-  if not 2 <= bits <= 8:
-    raise EffjaxError(f'lsq_plus: bits must be 2 to 8, got {bits}: choose from 2..8')
+  if not (2 <= bits <= 8 or bits == 16):
+    raise EffjaxError(f'lsq_plus: bits must be 2 to 8, or 16, got {bits}: choose from these')
   low, high = -2 ** (bits - 1), 2 ** (bits - 1) - 1
+  fixed = 0 if bits == 16 and zero_point is None else zero_point
+  if fixed is not None and (fixed not in range(low, high + 1) or (bits == 16 and fixed)):
+    raise EffjaxError(f'lsq_plus: zero_point must be {0 if bits == 16 else f"in {low}..{high}"}, got {zero_point}: '
+                      'leave it out to learn it')
+  offset = lambda phi: phi['offset'] if fixed is None else jnp.asarray(fixed, phi['scale'].dtype)
+  kept = ('scale', 'offset') if fixed is None else ('scale',)
   return ActivationQuantizer(
-      init=lambda samples: _fit(samples, low, high),
-      apply=lambda phi, x: _quantize(x, phi['scale'], phi['offset'], low, high),
-      facts=lambda phi: _deployed(phi['scale'], phi['offset'], low, high),
+      init=lambda samples: {name: value for name, value in _fit(samples, low, high, fixed).items() if name in kept},
+      apply=lambda phi, x: _quantize(x, phi['scale'], offset(phi), low, high),
+      facts=lambda phi: _deployed(phi['scale'], offset(phi), low, high),
       bits=bits)
+
+
+def fixed(scale: float, zero_point: int, bits: int = 8) -> ActivationQuantizer:
+  """A range that does not train, as kernels of fixed ranges (a sigmoid, a softmax) want it: `phi` is empty.
+
+  Straight-through inside the range, derivative 0 outside, as in `lsq_plus`.
+
+  >>> fixed(1 / 256, -128).apply({}, jnp.array([.3, 2., -1.]))
+  Array([0.30078125, 0.99609375, 0.        ], dtype=float32)
+  """
+  low, high = -2 ** (bits - 1), 2 ** (bits - 1) - 1
+  ends = lambda: (jnp.float32(scale), jnp.float32(zero_point))
+  return ActivationQuantizer(
+      init=lambda samples: {}, apply=lambda phi, x: _quantize(x, *ends(), low, high),
+      facts=lambda phi: _deployed(*ends(), low, high), bits=bits)
 
 
 def fake_quantize(x: Float[Array, '*s'], scale: Float[Array, ''], zero_point: Array, low: int, high: int):
@@ -106,17 +128,25 @@ def _quantize_jvp(low, high, primals, tangents):
   return _quantize(x, scale, offset, low, high), dx + moved.astype(x.dtype)
 
 
-def _fit(samples, low, high):
+def _fit(samples, low, high, fixed):
   """Scale and offset of least squared error on the samples."""
   x = samples.astype(jnp.float32)
   smallest, largest = jnp.minimum(x.min(), jnp.float32(0)), jnp.maximum(x.max(), jnp.float32(0))
 
   def candidate(part):
-    scale = jnp.maximum(part * (largest - smallest) / (high - low), jnp.float32(SMALLEST_SCALE))
+    width = (largest - smallest) / (high - low) if fixed is None else _width(smallest, largest, low, high, fixed)
+    scale = jnp.maximum(part * width, jnp.float32(SMALLEST_SCALE))
     zero_point = jnp.clip(jnp.round(low - part * smallest / scale), low, high)
+    zero_point = zero_point if fixed is None else jnp.asarray(fixed, zero_point.dtype)
     error = jnp.mean(jnp.square(fake_quantize(x, scale, zero_point, low, high) - x))
     return error, scale, zero_point
 
   errors, scales, zero_points = jax.lax.map(candidate, jnp.asarray(_SHRINKS, jnp.float32))
   best = jnp.argmin(errors)
   return {'scale': scales[best], 'offset': zero_points[best]}
+
+
+def _width(smallest, largest, low, high, zero_point):
+  """The scale of the narrowest range around a given zero point that holds both ends."""
+  above, below = largest / max(high - zero_point, 1), -smallest / max(zero_point - low, 1)
+  return jnp.maximum(above, below) if zero_point > low else above

@@ -9,7 +9,7 @@ import pytest
 
 from effjax import tree
 from effjax.export import Network, finalize
-from effjax.quantize.activations import activations
+from effjax.quantize.activations import activations, quantizers
 from effjax.quantize.lsq_plus import lsq_plus
 from effjax.reparam import Fact
 
@@ -43,7 +43,7 @@ def drawn(shapes, seed=0):
   """Parameters as after training: kernels, biases, means, variances, gains of both signs."""
   random = np.random.default_rng(seed)
   draw = {'kernel': lambda s: random.normal(size=s) / np.sqrt(np.prod(s[:-1])),
-          'bias': lambda s: .2 * random.normal(size=s), 'mean': lambda s: .3 * random.normal(size=s),
+          'embedding': lambda s: .5 * random.normal(size=s), 'bias': lambda s: .2 * random.normal(size=s), 'mean': lambda s: .3 * random.normal(size=s),
           'var': lambda s: random.uniform(.3, 2, s),
           'scale': lambda s: random.normal(1, .5, s) * random.choice([1, 1, -1], s)}
   leaf = lambda path, aval: draw[path.split('/')[-1]](aval.shape).astype(np.float32)
@@ -54,7 +54,8 @@ def make_ready(fn, params, x, bits=lambda path: 8):
   weights, facts = on_codes(params, bits)
   quantizer = lsq_plus()
   fn_q, phis = activations(fn, weights, x, quantizer=quantizer)
-  ranges = {name: (*quantizer.facts(phi), quantizer.bits) for name, phi in phis.items()}
+  at = quantizers(fn, weights, x, quantizer=quantizer)
+  ranges = {name: (*at[name].facts(phi), at[name].bits) for name, phi in phis.items()}
   return Ready(fn, weights, facts, ranges, lambda x: fn_q(phis, weights, x), x)
 
 

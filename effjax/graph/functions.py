@@ -1,0 +1,5 @@
+"""Stand-in until the real one is written: overwrite this file."""
+
+
+def recognised(program):
+  return program
