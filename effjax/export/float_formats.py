@@ -115,7 +115,7 @@ def _converted(run, params, specs, kernels, names, isolated) -> bytes:
     if not kernels:
       raise
   tiny = lambda path, w: np.where(w == 0, np.asarray(2.**-100, w.dtype), w)
-  others = [path for path, w in tree.leaves(params).items() if path not in kernels and w.dtype == np.float32]
+  others = [path for path, w in tree.leaves(params).items() if path not in kernels and np.result_type(w) == np.float32]
   return convert(tree.map_at(tiny, params, others))
 
 

@@ -18,9 +18,10 @@ from effjax.cost.latency_table import FORMATS, Entry, LatencyTable, Op
 from effjax.cost.operator import ends, operator
 from effjax.errors import EffjaxError
 from effjax.export import layouts
+from effjax.export.float_formats import float_tflite
 from effjax.export.litert import CONVERTER, RUNTIME, Interpreter
 from effjax.export.network import Network, Node, Tensor
-from effjax.export.tflite import float_tflite, tflite
+from effjax.export.tflite import tflite
 from effjax.graph.profile import Profile
 
 BITS = {name: bits for bits, name in FORMATS.items()}

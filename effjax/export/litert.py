@@ -22,13 +22,13 @@ class ConverterCrash(EffjaxError):
   """The converter ended without a word (a segmentation fault, an abort)."""
 
 
-def convert(vhlo: bytes, inputs: int | Sequence[str], outputs: int | Sequence[str], *, quantized: bool,
+def convert(vhlo: bytes, inputs: Sequence[str], outputs: Sequence[str], *, quantized: bool,
             isolated: bool = False) -> bytes:
   """A .tflite file from serialised StableHLO.
 
   Args:
     vhlo: the program, with parameters as constants.
-    inputs, outputs: their names in the signature; a number stands for `input_0`, `input_1` and so on.
+    inputs, outputs: their names in the signature.
     quantized: turn `quant.fake_quant` composites into integer constants and kernels.
     isolated: convert in a child process, so that a crash of the converter is an error and not the end of this one.
 
@@ -37,17 +37,13 @@ def convert(vhlo: bytes, inputs: int | Sequence[str], outputs: int | Sequence[st
     ConverterCrash: it crashed (`isolated` only); an EffjaxError, too.
   """
   ir = load(CONVERTER, 'litert_converter.mlir.ir')
-  settings = {'inputs': _names('input', inputs), 'outputs': _names('output', outputs), 'quantized': quantized}
+  settings = {'inputs': [*inputs], 'outputs': [*outputs], 'quantized': quantized}
   if isolated:
     return _child(vhlo, settings)
   try:
     return litert_process.converted(vhlo, **settings)
   except (RuntimeError, ValueError, ir.MLIRError) as error:
     raise _failed(error) from error
-
-
-def _names(what, given):
-  return [f'{what}_{i}' for i in range(given)] if isinstance(given, int) else list(given)
 
 
 def _failed(error):

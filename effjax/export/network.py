@@ -30,9 +30,9 @@ class Node(NamedTuple):
   """One integer kernel.
 
   op: with weights conv, depthwise, dense, transpose_conv; of two tensors add, sub, mul, matmul; concat, constant;
-    mean, sum, reduce_max, argmax; max_pool, average_pool, resize_nearest, resize_bilinear; reshape, broadcast, transpose,
-    slice, pad, clamp, quantize (to another range); element by element logistic, tanh, hard_swish, gelu, leaky_relu, elu, exp,
-    log, sqrt, rsqrt, abs; over the last axis softmax, log_softmax.
+    mean, sum, reduce_max, argmax; max_pool, average_pool, resize_nearest, resize_bilinear; reshape, broadcast,
+    transpose, slice, pad, clamp, quantize (to another range); element by element logistic, tanh, hard_swish, gelu,
+    leaky_relu, elu, exp, log, sqrt, rsqrt, abs; over the last axis softmax, log_softmax.
   inputs: indices of tensors: those of the network's inputs come first, then each node's output.
   output: what it makes, after `activation` ('', relu, relu6 or relu_n1_to_1).
   settings: strides, padding, axes ...: numbers and tuples of numbers.

@@ -1,17 +1,11 @@
-"""The .tflite file: the integer network, or a float function."""
+"""The .tflite file of an integer network."""
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
-
-from effjax.export import flatbuffer, litert
-from effjax.export.lower import stablehlo
 from effjax.export.network import Network
 from effjax.export.write import model
-from effjax.tree import PyTree
 
 
 def tflite(network: Network, path: str | Path, *, batch: int = 1, inputs: Sequence[str] | None = None,
@@ -27,17 +21,6 @@ def tflite(network: Network, path: str | Path, *, batch: int = 1, inputs: Sequen
     EffjaxError: the export extra is missing, names that are too many or too few, an int2 without effect.
   """
   return write(path, model(network, batch=batch, inputs=inputs, outputs=outputs, int2=int2))
-
-
-def float_tflite(fn: Callable, params: PyTree, x: PyTree, path: str | Path) -> int:
-  """Writes `fn(params, x)` as a float32 .tflite file for a batch of one; its size in bytes."""
-  one = lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), jnp.float32)
-  run = lambda *leaves: jax.tree.leaves(fn(params, jax.tree.unflatten(jax.tree.structure(x), leaves)))
-  inputs = [one(leaf) for leaf in jax.tree.leaves(x)]
-  content = litert.convert(stablehlo(run, *inputs), len(inputs), len(jax.eval_shape(run, *inputs)), quantized=False)
-  made = flatbuffer.read(content)
-  flatbuffer.compact(made)
-  return write(path, flatbuffer.write(made))
 
 
 def write(path: str | Path, content: bytes) -> int:

@@ -287,7 +287,7 @@ class _Finder:
     return len(fixed) == 1 and eqn.name in ('mul', 'div') and self.is_uniform(fixed[0])
 
   def is_affine(self, eqn, read):
-    """True for `a x + b` with constants that differ along the channels (of an image, any one axis), and the shape of x."""
+    """True for `a x + b` of the shape of x, constants along the channels (of an image, along any one axis)."""
     if eqn.name not in AFFINE or len(read) != 1 or (eqn.name == 'div' and eqn.inputs[0] not in read):
       return False
     shape = self.program.avals[read[0]].shape

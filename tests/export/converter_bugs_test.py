@@ -19,7 +19,7 @@ X = RANDOM.uniform(-1, 1, (1, 8, 8, 4)).astype(np.float32)
 def converted(fn, x=X, **options):
   spec = jax.ShapeDtypeStruct(x.shape, x.dtype)
   vhlo = bytes(export.export(jax.jit(fn), platforms=['cpu'])(spec).mlir_module_serialized)
-  return litert.convert(vhlo, 1, 1, quantized=options.pop('quantized', False), **options)
+  return litert.convert(vhlo, ['x'], ['y'], quantized=options.pop('quantized', False), **options)
 
 
 def outputs(content, x=X, xnnpack=True):

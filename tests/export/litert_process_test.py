@@ -25,13 +25,13 @@ def test_a_crash_is_an_error(program, tmp_path, monkeypatch):
   child.write_text('import os, sys\nprint("last words", file=sys.stderr, flush=True)\nos.abort()\n')
   monkeypatch.setattr(litert_process, '__file__', str(child))
   with pytest.raises(litert.ConverterCrash, match=r"litert-converter crashed \(signal 6\) on the network: .*last words"):
-    litert.convert(program, 1, 1, quantized=False, isolated=True)
+    litert.convert(program, ['x'], ['y'], quantized=False, isolated=True)
 
 
 @pytest.mark.parametrize('isolated', [False, True])
 def test_what_is_no_program_is_the_same_error(isolated):
   with pytest.raises(EffjaxError, match='litert-converter cannot convert the network: Unable to parse'):
-    litert.convert(b'no program', 1, 1, quantized=False, isolated=isolated)
+    litert.convert(b'no program', ['x'], ['y'], quantized=False, isolated=isolated)
 
 
 def test_the_child_imports_neither_jax_nor_effjax():

@@ -11,14 +11,14 @@ def test_missing_extra_is_named(monkeypatch):
     raise importlib.metadata.PackageNotFoundError(name)
   monkeypatch.setattr(importlib.metadata, 'version', missing)
   with pytest.raises(EffjaxError, match=r"export needs litert-converter, which is not installed .*'effjax\[export\]'"):
-    litert.convert(b'', 1, 1, quantized=True)
+    litert.convert(b'', ['x'], ['y'], quantized=True)
 
 
 @pytest.mark.parametrize('version', ['0.4.9', '0.7.0', '1.0'])
 def test_untried_version_is_named(monkeypatch, version):
   monkeypatch.setattr(importlib.metadata, 'version', lambda name: version)
   with pytest.raises(EffjaxError, match=f'tried with litert-converter 0.5 to below 0.7, got {version}'):
-    litert.convert(b'', 1, 1, quantized=True)
+    litert.convert(b'', ['x'], ['y'], quantized=True)
 
 
 def test_a_broken_file_is_named():

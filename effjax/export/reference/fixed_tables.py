@@ -32,7 +32,7 @@ def _saturated(x):
 
 
 def _shifted_16(x, bits):
-  """As `_shifted`, in 16 bits: the remainder's mask is all ones from 16 bits on, and then every number is rounded away."""
+  """As `_shifted`, in 16 bits: the remainder's mask is all ones from 16 bits on, so all is rounded away."""
   return np.where(x < 0, -1, 1) if bits > 15 else _shifted(x, bits)
 
 

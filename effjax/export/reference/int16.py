@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from effjax.export.reference import int16_lookup, int16_resize, moves
-from effjax.export.reference.int16_rounding import narrowed, rescaled, rounded, scale_of
+from effjax.export.reference.int16_rounding import narrowed, rescaled, rounded, rounded_once, scale_of
 from effjax.export.reference.int64 import add, times, wide
 from effjax.export.reference.rounding import clipped, fixed_point, fixed_rounding
 from effjax.export.reference.weighted import accumulate
 
 LOWEST = -2 ** 15
+_LANES = 16  # elements of a sum that are added together
 
 
 def _stored(node, codes):
@@ -45,15 +46,26 @@ def _matmul(node, sources, x, kernels):
   return _stored(node, narrowed(acc, unit / scale_of(node.output)))
 
 
-def _add(node, sources, x, kernels, sign=1):
-  """Both with 15 more bits in units of twice the larger scale, summed, then in the output's."""
+def _add(node, sources, x, kernels):
+  """Both with 15 more bits in units of twice the larger scale, summed, then in the output's.
+
+  Vectors of 16 of two tensors of one shape are rounded once there, all else twice.
+  """
   twice = 2 * max(map(scale_of, sources))
-  a, b = (rescaled(q << 15, scale_of(s) / twice) for q, s in zip(x, sources))
-  return _stored(node, rescaled(a + sign * b, twice / (2 ** 15 * scale_of(node.output))))
+  parts = [rescaled(q << 15, scale_of(s) / twice) for q, s in zip(x, sources)]
+  if x[0].shape[1:] == x[1].shape[1:]:
+    size = int(np.prod(x[0].shape[1:]))
+    vectors = jnp.asarray(np.reshape(np.arange(size) < size // _LANES * _LANES, (1, *x[0].shape[1:])))
+    parts = [jnp.where(vectors, rounded_once(q, 2 ** 15 * scale_of(s) / twice), part)
+             for q, s, part in zip(x, sources, parts)]
+  return _stored(node, rescaled(sum(parts), twice / (2 ** 15 * scale_of(node.output))))
 
 
 def _sub(node, sources, x, kernels):
-  return _add(node, sources, x, kernels, -1)
+  """As a sum, but always rounded twice."""
+  twice = 2 * max(map(scale_of, sources))
+  a, b = (rescaled(q << 15, scale_of(s) / twice) for q, s in zip(x, sources))
+  return _stored(node, rescaled(a - b, twice / (2 ** 15 * scale_of(node.output))))
 
 
 def _mul(node, sources, x, kernels):

@@ -37,6 +37,18 @@ def rounded(acc: Wide, ratio: np.ndarray) -> jax.Array:
   return jnp.where(acc.high < 0, -codes, codes)
 
 
+def rounded_once(x: jax.Array, ratio: float) -> jax.Array:
+  """`x ratio` of 16-bit codes, ties up, with all 31 bits of the ratio's multiplier.
+
+  >>> rounded_once(jnp.int32([1, 2, -2, 3]), .25)
+  Array([0, 1, 0, 1], dtype=int32)
+  """
+  multiplier, exponent = map(int, fixed_point(ratio))
+  high = times(times(times(wide(x), multiplier >> 16), 256), 256)
+  half = wide(np.full((1,) * x.ndim, 1 << (30 - exponent)))
+  return shifted(add(add(high, times(wide(x), multiplier & 0xffff)), half), 31 - exponent)
+
+
 def rescaled(x: jax.Array, ratio: float | np.ndarray) -> jax.Array:
   """`x ratio` of 32-bit integers, rounded twice: ties up to 31 bits, then away from zero.
 

@@ -12,9 +12,9 @@ class Wide(NamedTuple):
   low: jax.Array
 
 
-def wide(x: jax.Array | np.ndarray) -> Wide:
+def wide(x: jax.Array | np.ndarray | np.generic) -> Wide:
   """int32 values of an array, or int64 constants of NumPy."""
-  if isinstance(x, np.ndarray):
+  if isinstance(x, np.ndarray | np.generic):
     return Wide(jnp.asarray((x >> 32).astype(np.int32)), jnp.asarray((x & 0xffffffff).astype(np.uint32)))
   return Wide(x >> 31, x.astype(jnp.uint32))
 

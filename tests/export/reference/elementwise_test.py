@@ -13,8 +13,8 @@ SHAPES = [((1, 5, 7, 17), (1, 5, 7, 17)), ((1, 4, 5, 33), (1, 1, 1, 33)), ((1, 1
 
 
 @pytest.mark.parametrize('kernels', SETS)
-@pytest.mark.parametrize('op, case', [*(('add', case) for case in range(len(SHAPES))), ('sub', 1), ('sub', 9),
-                                      ('mul', 2), ('mul', 4), ('mul', 8)])
+@pytest.mark.parametrize(('op', 'case'), [
+    *(('add', case) for case in range(len(SHAPES))), ('sub', 1), ('sub', 9), ('mul', 2), ('mul', 4), ('mul', 8)])
 def test_broadcasting(one_node, tensor, op, kernels, case):
   random = np.random.default_rng(case)
   shapes, activation = SHAPES[case], ('', 'relu', 'relu6', 'relu_n1_to_1')[case % 4]
@@ -35,8 +35,9 @@ def test_constant(one_node, tensor, op, kernels):
   assert one_node(op, (number, sources[0]), output, constants={0: codes[..., :1]}).different(kernels) == 0
 
 
-@pytest.mark.parametrize('op, ratios', [('add', (2 ** -11, .5)), ('sub', (2 ** 8, 1)), ('add', (2 ** 7.9, 2 ** -10)),
-                                        ('mul', (2 ** -9, 2 ** -8)), ('mul', (2 ** 4, 2 ** 4)), ('mul', (1, 2))])
+@pytest.mark.parametrize(('op', 'ratios'), [
+    ('add', (2 ** -11, .5)), ('sub', (2 ** 8, 1)), ('add', (2 ** 7.9, 2 ** -10)), ('mul', (2 ** -9, 2 ** -8)),
+    ('mul', (2 ** 4, 2 ** 4)), ('mul', (1, 2))])
 def test_ends_of_what_xnnpack_takes(one_node, tensor, op, ratios):
   shape = (1, 9, 17)
   sources = [tensor(shape, .5 * ratios[0], 5), tensor(shape, ratios[1] * (2 if op == 'mul' else .5), -90)]
@@ -91,7 +92,7 @@ def test_clamp(one_node, tensor, activation, kernels):
 
 
 @pytest.mark.parametrize('kernels', SETS)
-@pytest.mark.parametrize('steps, zero_point', [(12.5, -128), (80.5, -17), (100.5, -18)])
+@pytest.mark.parametrize(('steps', 'zero_point'), [(12.5, -128), (80.5, -17), (100.5, -18)])
 def test_an_activation_ends_between_two_codes(one_node, tensor, steps, zero_point, kernels):
   range_ = tensor((1, 64), 6 / steps, zero_point)
   assert one_node('add', [range_, range_._replace()], range_, activation='relu6').different(kernels) == 0

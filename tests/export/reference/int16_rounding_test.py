@@ -4,10 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from effjax.export.reference.int16_rounding import narrowed, rescaled, rounded
+from effjax.export.reference.int16_rounding import narrowed, rescaled, rounded, rounded_once
 from effjax.export.reference.int64 import wide
 
-RATIOS = [.5, .25, 1., 2.75e-3, 1 / 3, .999999, 1.75, 2. ** -9, 6.1e-5]
+RATIOS = [.5, .25, 1., 2.75e-3, 1 / 3, .999999, 1.75, 2. ** -9, 6.1e-5, 3e-9]
 ACC = np.random.default_rng(0).integers(-2 ** 44, 2 ** 44, 400) >> np.random.default_rng(1).integers(0, 44, 400)
 
 
@@ -38,7 +38,10 @@ def test_narrowed_uses_15_bits_of_the_multiplier(ratio):
   np.testing.assert_array_equal(narrowed(wide(acc), np.asarray(ratio)), wanted)
 
 
-@pytest.mark.parametrize('ratio', [.5, .25, 2.75e-3, 1 / 3, .999999])
-def test_rescaled_is_within_one_of_the_product(ratio):
-  x = jnp.asarray(np.random.default_rng(0).integers(-2 ** 30, 2 ** 30, 1000), jnp.int32)
-  assert np.abs(np.asarray(rescaled(x, ratio)) - np.asarray(x) * ratio).max() <= .5001
+def test_rescaled_rounds_twice_and_rounded_once_once():
+  x = np.random.default_rng(0).integers(-2 ** 15, 2 ** 15, 1000)
+  for ratio in (.5, 2.75e-3, 1 / 3, .999999):
+    exact = x * ratio
+    assert np.abs(np.asarray(rescaled(jnp.asarray(x << 15, jnp.int32), ratio)) - exact * 2 ** 15).max() <= .7501
+    wanted = np.floor(exact * 2 ** 15 + .5)  # no product of these is close to a tie
+    np.testing.assert_array_equal(rounded_once(jnp.asarray(x, jnp.int32), ratio * 2 ** 15), wanted)

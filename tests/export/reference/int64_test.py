@@ -15,6 +15,7 @@ def whole(a: Wide):
 
 def test_constants_and_int32():
   np.testing.assert_array_equal(whole(wide(A)), A)
+  assert whole(wide(np.int64(2 ** 31))) == 2 ** 31
   np.testing.assert_array_equal(whole(wide(jnp.int32([-2 ** 31, -1, 0, 2 ** 31 - 1]))), [-2 ** 31, -1, 0, 2 ** 31 - 1])
 
 
