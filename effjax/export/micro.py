@@ -14,16 +14,18 @@ from effjax.errors import EffjaxError
 from effjax.export import micro_process
 
 PACKAGE = 'tflite_micro'
-_ARENA = re.compile(r'Arena allocation total (\d+) bytes')
+_ARENA = re.compile(r'Arena allocation (total|head) (\d+) bytes')
 
 
 class Micro(NamedTuple):
-  """outputs: integers, batch first. arena_bytes: activations, and what TFLite Micro keeps about tensors and operators.
+  """outputs: integers, batch first. arena_bytes: all memory that TFLite Micro asks for.
 
-  The second part is larger here, with pointers of 8 bytes, than on a microcontroller.
+  activation_bytes: the part for activations and scratch, which `cost.peak_ram` predicts. The rest describes tensors and
+  operators, and is larger here, with pointers of 8 bytes, than on a microcontroller.
   """
   outputs: list[np.ndarray]
   arena_bytes: int
+  activation_bytes: int
 
 
 def micro(content: bytes, codes: Sequence[np.ndarray]) -> Micro:
@@ -47,20 +49,20 @@ def micro(content: bytes, codes: Sequence[np.ndarray]) -> Micro:
     np.savez(here / 'inputs.npz', *codes)
     said = _child(folder)
     with np.load(here / 'outputs.npz') as saved:
-      return Micro([saved[f'arr_{i}'] for i in range(len(saved))], arena_bytes(said))
+      return Micro([saved[f'arr_{i}'] for i in range(len(saved))], *arena_bytes(said))
 
 
-def arena_bytes(text: str) -> int:
-  """The arena's size out of TFLite Micro's report of its allocations.
+def arena_bytes(text: str) -> tuple[int, int]:
+  """The arena's size and that of its activations, out of TFLite Micro's report of its allocations.
 
-  >>> arena_bytes('[RecordingMicroAllocator] Arena allocation total 3120 bytes')
-  3120
+  >>> arena_bytes('... Arena allocation total 3120 bytes ... Arena allocation head 1584 bytes')
+  (3120, 1584)
   """
-  found = _ARENA.search(text)
-  if found is None:
+  found = dict(_ARENA.findall(text))
+  if len(found) < 2:
     raise EffjaxError(f'TFLite Micro reported no arena, but {" ".join(text.split())[:200]!r}: install the version of '
                       "tflite-micro that effjax was tried with, pip install 'effjax[micro]'")
-  return int(found[1])
+  return int(found['total']), int(found['head'])
 
 
 def _child(folder) -> str:

@@ -99,7 +99,8 @@ class _Writer:
 
   def inputs(self, node: Node, sources: Sequence[Tensor]) -> list[int]:
     before, after = constants(node, sources, self.batch)
-    held = lambda values: [self.tensor(value.shape, 8 * value.dtype.itemsize, value, *quantization) for value, quantization in values]
+    held = lambda values: [self.tensor(value.shape, 8 * value.dtype.itemsize, value, *quantization)
+                           for value, quantization in values]
     weights = self.weights(node, sources[0]) if node.op in WEIGHTED else []
     if node.op == 'transpose_conv':
       return [*held(before), weights[0], *node.inputs, *weights[1:]]

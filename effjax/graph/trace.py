@@ -31,7 +31,7 @@ class Eqn(NamedTuple):
   """One primitive applied. `inputs` are variables or constants.
 
   scope: the modules that it is called in. source: JAX's notes on the code that made it, innermost call first.
-  body: the program of a custom_jvp/vjp call, or of one iteration of a `scan`: its inputs are the constants, the
+  body: the program of a custom_jvp/vjp call, of a recognised function, or of one iteration of a `scan`: its inputs are the constants, the
     carries and a slice of each array that is scanned, its outputs the carries and a slice of each result.
   carry: which inputs of a `scan` are carries.
   """
@@ -81,13 +81,13 @@ def trace(fn: Callable, params: PyTree, *args: PyTree) -> Program:
   builder = _Builder()
   inputs = tuple(builder.new(v.aval) for v in closed.jaxpr.invars)
   eqns, outputs = builder.inline(closed.jaxpr, closed.consts, inputs)
-  eqns = _needed(eqns, outputs)
+  eqns = needed(eqns, outputs)
   names = list(tree.leaves(params))
   return Program(tuple(eqns), inputs, tuple(outputs), builder.avals, dict(zip(inputs, names)),
                  jax.tree.structure(out))
 
 
-def _needed(eqns, outputs):
+def needed(eqns: Sequence[Eqn], outputs: Sequence[Var | Const]) -> list[Eqn]:
   """Without what leads to no output, unless it gives nothing at all and is there for its effect (a print)."""
   needed, kept = {v for v in outputs if not isinstance(v, Const)}, []
   for eqn in reversed(eqns):
@@ -176,7 +176,9 @@ def evaluate(program: Program, inputs: Sequence[Any], bind: Callable[[Eqn, list]
 
 
 def execute(eqn: Eqn, args: Sequence[Any]) -> Sequence[Any]:
-  """One equation as it was traced."""
+  """One equation as it was traced; a recognised function runs its body."""
+  if eqn.body is not None and eqn.name not in CUSTOM | {'scan'}:
+    return evaluate(eqn.body, args)
   bound = eqn.primitive.get_bind_params(eqn.params)
   subfuns, params = bound if isinstance(bound, tuple) else ((), bound)  # a pair before JAX 0.10
   out = eqn.primitive.bind(*subfuns, *args, **params)

@@ -22,16 +22,25 @@ def one(op, **settings):
 
 
 @needs_micro
-def test_outputs_are_those_of_the_builtin_kernels(ready, some):
+def test_outputs_and_arena(ready, some):
   given = ready(some)
   network = given.network()
   content, codes = write.model(network), codes_of(network, (given.x,))
   found = micro(content, codes)
   for got, wanted in zip(found.outputs, run(content, codes, xnnpack=False), strict=True):
-    assert got.dtype == wanted.dtype
-    np.testing.assert_array_equal(got, wanted)
+    assert got.dtype == wanted.dtype and got.shape == wanted.shape
+    difference = np.abs(got.astype(int) - wanted)
+    assert difference.max() <= 1 and (difference == 0).mean() > .95  # vectors of LiteRT's round some ties otherwise
   ram = float(peak_ram(profile(given.fn, given.weights, given.x[:1]), {}))
-  assert found.arena_bytes > ram
+  assert found.activation_bytes == ram < found.arena_bytes < ram + 500 * len(network.nodes)
+
+
+@needs_micro
+def test_kernels_of_16_bits():
+  x, y = (Tensor(name, (1, 50), scale, 0, 16) for name, scale in (('x', 1e-3), ('y', 2. ** -15)))
+  content = write.model(Network((x,), (Node('logistic', (0,), y, '', {}),), (1,)))
+  codes = [np.random.default_rng(0).integers(-2 ** 15, 2 ** 15, (3, 50)).astype(np.int16)]
+  np.testing.assert_array_equal(micro(content, codes).outputs[0], run(content, codes, xnnpack=False)[0])
 
 
 @needs_micro
@@ -77,8 +86,8 @@ def test_a_crash_is_an_error(child):
 def test_the_process_is_given_the_file_and_the_inputs(child):
   child('import sys, numpy as np\nhere = sys.argv[1]\nassert open(here + "/model.tflite", "rb").read() == b"file"\n'
         'x = np.load(here + "/inputs.npz")\nnp.savez(here + "/outputs.npz", x["arr_0"] + 1)\n'
-        'sys.stderr.write("Arena allocation total 12 bytes")')
-  assert micro(b'file', [np.int8([[1]])]) == Micro([np.int8([[2]])], 12)
+        'sys.stderr.write("Arena allocation total 12 bytes\\nArena allocation head 5 bytes")')
+  assert micro(b'file', [np.int8([[1]])]) == Micro([np.int8([[2]])], 12, 5)
 
 
 def test_a_report_without_an_arena_is_named():

@@ -212,12 +212,21 @@ def two_heads(x):  # several outputs, one of them a class
   return {'box': box, 'class': jnp.argmax(logits, -1), 'logits': logits}
 
 
+class Kernel(nn.Module):
+  shape: tuple
+
+  @nn.compact
+  def __call__(self):
+    return self.param('kernel', nn.initializers.normal(), self.shape)
+
+
 def channels_first(x):  # a model that was written for NCHW
   x = x.transpose(0, 3, 1, 2)
   shift = lambda x, n: nn.BatchNorm(use_running_average=True, axis=1)(x)
   for features in (6, 8):
-    w = nn.Embed(features, x.shape[1] * 9)(jnp.arange(features)).reshape(features, x.shape[1], 3, 3)
-    x = nn.relu(shift(lax.conv_general_dilated(x, w, (1, 1), 'SAME'), features))
+    w = Kernel((3, 3, x.shape[1], features))()
+    x = lax.conv_general_dilated(x, w, (1, 1), 'SAME', dimension_numbers=('NCHW', 'HWIO', 'NCHW'))
+    x = nn.relu(shift(x, features))
   return nn.Dense(5)(nn.relu(shift(x, 8)).mean((2, 3)))
 
 

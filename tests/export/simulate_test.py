@@ -1,5 +1,3 @@
-import hypothesis
-import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,28 +6,6 @@ import pytest
 from effjax.errors import EffjaxError
 from effjax.export import simulate, tflite, verify
 from effjax.export.network import Network, Node, Tensor
-from effjax.export.reference.rounding import fixed_point, fixed_rounding
-from effjax.export.reference.weighted import accumulate
-
-
-def test_integers_of_any_layer_are_those_of_python_integers():
-  random = np.random.default_rng(0)
-  codes = random.integers(-127, 128, (9000, 3)).astype(np.int8)
-  node = Node('dense', (0,), Tensor('y', (1, 3), 1., 0), '', {}, codes, np.ones(3, np.float32), np.zeros(3, np.int32))
-  x = random.integers(-255, 256, (4, 9000))
-  np.testing.assert_array_equal(jax.jit(lambda x: accumulate(node, x))(x.astype(np.int32)), x @ codes.astype(np.int64))
-
-
-@hypothesis.settings(max_examples=50, deadline=None)
-@hypothesis.given(st.integers(-2 ** 27, 2 ** 27), st.floats(1e-6, 1.9), st.booleans())
-def test_fixed_point_rounding_is_that_of_gemmlowp(acc, ratio, away):
-  multiplier, exponent = fixed_point(np.array([ratio]))
-  product = int(acc) * 2 ** max(int(exponent[0]), 0) * int(multiplier[0])
-  high, shift = (product + 2 ** 30) // 2 ** 31, max(-int(exponent[0]), 0)
-  half = 2 ** shift // 2
-  expected = (high + half) >> shift if high >= 0 or not away else -((-high + half) >> shift)
-  hypothesis.assume(abs(acc * max(ratio, 1) * 2) < 2 ** 30)
-  assert int(fixed_rounding(jnp.array([acc]), multiplier, exponent, np.array([away]))[0]) == expected
 
 
 def two(op, settings=None, activation='', output=(.05, 3)):

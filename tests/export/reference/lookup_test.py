@@ -69,11 +69,10 @@ def test_xnnpack_rounds_ties_to_even_and_builtin_away_from_zero(one_node):
 
 @pytest.mark.parametrize('kernels', SETS)
 @pytest.mark.parametrize('op', ['softmax', 'log_softmax'])
-@pytest.mark.parametrize(('shape', 'scale'), [((1, 1), .1), ((1, 3), .2), ((1, 4, 17), .05), ((1, 2, 3, 33), .01),
-                                              ((1, 20, 256), .004), ((1, 20, 10), 1.)])
+@pytest.mark.parametrize(('shape', 'scale'), [((1, 1), .1), ((1, 2, 3, 17), .05), ((1, 20, 256), .004)])
 def test_sums_over_the_last_axis(one_node, op, shape, scale, kernels):
   made = node(one_node, op, (shape, float(np.float32(scale)), 5), (shape, *FIXED[op]))
-  for codes in (made.codes(), [np.full(shape, -128, np.int8)], [made.codes(1)[0] // 32]):
+  for codes in (made.codes(), [made.codes(1)[0] // 32]):
     got = made.reference(codes, kernels)
     np.testing.assert_array_equal(got, made.file(codes, kernels))
     x = scale * codes[0].astype(float)

@@ -20,7 +20,7 @@ def product(one_node, leading, sizes, adjoint, scale, zeros=(3, -7, 5), **consta
 
 @pytest.mark.parametrize('kernels', SETS)
 @pytest.mark.parametrize('adjoint', [(False, False), (True, False), (False, True), (True, True)])
-@pytest.mark.parametrize('leading', [((1,), (1,)), ((1, 4), (1, 4)), ((1, 2, 3), (1, 2, 3))])
+@pytest.mark.parametrize('leading', [((1,), (1,)), ((1, 4), (1, 4))])
 def test_every_code(one_node, leading, adjoint, kernels):
   made = product(one_node, leading, (17, 33, 9), adjoint, .02)
   assert made.different(kernels) == 0
@@ -47,13 +47,22 @@ def test_constant_operand(one_node, place, kernels):
   assert made.different(kernels) == 0
 
 
-def test_ties_are_rounded_away_from_zero(one_node):
-  quarter = 4 * float(np.float32(SCALES[0]) * np.float32(SCALES[1]))
-  made = product(one_node, ((1,), (1,)), (4, 1, 1), (False, False), quarter, (0, 0, 0))
-  a, b = np.int8([-6, -2, 2, 6]).reshape(1, 4, 1), np.int8([[[1]]])  # a quarter of each: halves
-  for kernels in SETS:
-    np.testing.assert_array_equal(made.reference([a, b], kernels).ravel(), [-2, -1, 1, 2])
-    np.testing.assert_array_equal(made.file([a, b], kernels).ravel(), [-2, -1, 1, 2])
+@pytest.mark.parametrize('kernels', SETS)
+@pytest.mark.parametrize(('leading', 'adjoint'), [(((1,), (1,)), (False, False)), (((1, 4), (1, 4)), (False, True)),
+                                                  (((1, 2, 3), (1, 1, 3)), (True, False)), (((1,), (1, 3)), (True, True))])
+def test_second_operand_without_zero_point(one_node, leading, adjoint, kernels):
+  assert product(one_node, leading, (17, 33, 9), adjoint, .02, (3, 0, 5)).different(kernels) == 0
+
+
+@pytest.mark.parametrize(('zero', 'kernels', 'wanted'), [
+    (1, 'builtin', (-2, -1, 1, 2)), (1, 'xnnpack', (-2, -1, 1, 2)), (0, 'builtin', (-2, -1, 1, 2)),
+    (0, 'xnnpack', (-2, 0, 0, 2))])
+def test_ties_to_even_only_in_xnnpack_without_zero_point(one_node, zero, kernels, wanted):
+  four = 4 * float(np.float32(SCALES[0]) * np.float32(SCALES[1]))
+  made = product(one_node, ((1,), (1,)), (4, 1, 1), (False, False), four, (0, zero, 0))
+  codes = [np.int8([-6, -2, 2, 6]).reshape(1, 4, 1), np.int8([[[1 + zero]]])]  # -1.5, -0.5, 0.5, 1.5
+  np.testing.assert_array_equal(made.reference(codes, kernels).ravel(), wanted)
+  np.testing.assert_array_equal(made.file(codes, kernels).ravel(), wanted)
 
 
 def test_more_than_five_axes_are_refused(one_node):

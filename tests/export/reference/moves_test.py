@@ -35,7 +35,7 @@ CASES = [
 
 
 @pytest.mark.parametrize('kernels', ['xnnpack', 'builtin'])
-@pytest.mark.parametrize('op, shapes, made, settings', CASES)
+@pytest.mark.parametrize(('op', 'shapes', 'made', 'settings'), CASES)
 def test_every_code_is_that_of_the_file(one_node, tensor, op, shapes, made, settings, kernels):
   node = one_node(op, [tensor(shape, .03, 9) for shape in shapes], tensor(made, .03, 9), settings)
   assert node.different(kernels) == 0
