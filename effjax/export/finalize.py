@@ -17,6 +17,9 @@ from effjax.graph.trace import weights as weight_paths
 from effjax.reparam import Fact
 from effjax.tree import Path, PyTree
 
+_ONLY8 = frozenset({'hard_swish', 'elu', 'log_softmax', 'argmax', 'sqrt'})  # of kernels with int8 activations
+_MOST_AXES = {'pad': 5}  # of kernels that take fewer than 6
+
 Range = tuple  # (scale, zero_point, bits): numbers or scalar arrays
 
 
@@ -166,6 +169,13 @@ class _Walk:
     return self.nodes[value.index - len(self.inputs)] if value.index >= len(self.inputs) else None
 
   def append(self, node: Node) -> Stored:
+    if self.bits == 16 and (node.op in _ONLY8 or (node.op == 'clamp' and node.activation == 'relu_n1_to_1')):
+      raise EffjaxError(f'finalize: {node.output.name!r}: {node.op} has no kernel for 16-bit activations: use 8 bits, '
+                        'or another function')
+    most, shapes = _MOST_AXES.get(node.op, 6), [self.tensors(Stored(i, ())).shape for i in node.inputs]
+    rank = max(map(len, shapes), default=0)
+    if rank > most:
+      raise EffjaxError(f'finalize: {node.output.name!r}: {node.op} of {rank} axes has no kernel: wanted at most {most}')
     self.nodes.append(node)
     return Stored(len(self.inputs) + len(self.nodes) - 1, node.output.shape)
 

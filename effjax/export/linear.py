@@ -5,6 +5,7 @@ import numpy as np
 
 from effjax.export import layouts
 from effjax.export.kernels import Kernel, Pending, Stored
+from effjax.export.operator_options import crop_padding
 from effjax.graph.trace import Const
 
 _NHWC = (0, 3, 1, 2)
@@ -55,20 +56,16 @@ def _transposed(walk, eqn, x, kernel_shape, made):
   strides = tuple(p['lhs_dilation'])
   if any(d != 1 for d in (*p['rhs_dilation'], *p['window_strides'])) or p['feature_group_count'] != 1:
     raise walk.refusal(eqn, 'wanted a transposed convolution without dilation, groups or other strides')
-  crop = [[k - 1 - side for side in sides] for k, sides in zip(sizes, p['padding'])]
+  crop = tuple(tuple(k - 1 - side for side in sides) for k, sides in zip(sizes, p['padding']))
+  if crop_padding(sizes, strides, crop) is not None:
+    return x, {'strides': strides, 'padding': crop, 'made': made}
   more = [[max(-(side // s), 0) if side < 0 else 0 for side in sides] for s, sides in zip(strides, crop)]
   if any(map(any, more)):  # a border of zeros, whose own results are cropped again
     x = layouts.pad_by(walk, x, ((0, 0), *map(tuple, more), (0, 0)))
     crop = [[c + m * s for c, m in zip(*each)] for s, *each in zip(strides, crop, more)]
-  padding = tuple(map(tuple, crop))
-  same = all(c[0] == sum(c) // 2 and -(-n // s) == size for c, n, s, size in
-             zip(padding, made[1:3], strides, x.shape[1:3]))
-  settings = {'strides': strides, 'padding': padding, 'made': made}
-  if same or padding == _NONE:
-    return x, settings
   full = tuple((size - 1) * s + k for size, s, k in zip(x.shape[1:3], strides, sizes))
-  cut = (0, *(c[0] for c in padding), 0), (1, *(n - c[1] for n, c in zip(full, padding)), made[3])
-  return x, {**settings, 'padding': _NONE, 'made': (1, *full, made[3]), 'cut': cut}
+  cut = (0, *(c[0] for c in crop), 0), (1, *(n - c[1] for n, c in zip(full, crop)), made[3])
+  return x, {'strides': strides, 'padding': _NONE, 'made': (1, *full, made[3]), 'cut': cut}
 
 
 def dot(walk, eqn, args):

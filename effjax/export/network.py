@@ -91,11 +91,12 @@ def container(node: Node, *, int2: bool = False) -> int:
   """Bits of the file's integer type that holds each code of a node: the narrowest that its kernel runs.
 
   4 or 8; 2 for a dense layer of 2 bits with 4, 8, ... inputs and several outputs, if the runtime has such a kernel
-  (`int2`); 8 for a transposed convolution.
+  (`int2`); 8 for a transposed convolution, and for a depthwise one of 16-bit activations.
   """
   if int2 and node.op == 'dense' and node.bits <= 2 and node.codes.shape[0] % 4 == 0 and node.scales.size > 1:
     return 2
-  return 4 if node.bits <= 4 and node.op != 'transpose_conv' else 8
+  wide = node.op == 'transpose_conv' or (node.op == 'depthwise' and node.output.bits == 16)
+  return 4 if node.bits <= 4 and not wide else 8
 
 
 def save(network: Network, path: str | Path) -> None:

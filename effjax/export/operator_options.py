@@ -57,14 +57,16 @@ OPERATORS = {
     'mean': _plain('MEAN', 2), 'sum': _plain('SUM', 2, 2), 'reduce_max': _plain('REDUCE_MAX', 2),
     'concat': _plain('CONCATENATION', 2), 'max_pool': _plain('MAX_POOL_2D', 2),
     'average_pool': _plain('AVERAGE_POOL_2D', 2), 'reshape': _plain('RESHAPE', 1, 1),
+    'broadcast': _plain('BROADCAST_TO', 2, 3),
     'transpose': _moved('TRANSPOSE', 2, 5, above_4=4, above_5=6), 'slice': _slice, 'pad': _pad,
     'clamp': lambda node, sources, batch: ({'relu': 'RELU', 'relu6': 'RELU6', 'relu_n1_to_1': 'RELU_N1_TO_1'}[
         node.activation], 1 if node.activation == 'relu_n1_to_1' else 2),
     'quantize': _plain('QUANTIZE', 2, 2), 'argmax': _plain('ARG_MAX', 2, 2), 'logistic': _plain('LOGISTIC', 2),
     'tanh': _plain('TANH', 2), 'hard_swish': _plain('HARD_SWISH', 1, 1), 'gelu': _plain('GELU', 2, 2),
     'leaky_relu': _plain('LEAKY_RELU', 2, 2), 'elu': _plain('ELU', 1, 1), 'exp': _plain('EXP', 2, 2),
-    'log': _plain('LOG', 2, 2), 'rsqrt': _plain('RSQRT', 2, 3), 'sqrt': _plain('SQRT', 2, 2), 'abs': _plain('ABS', 2, 3),
-    'softmax': _plain('SOFTMAX', 2), 'log_softmax': _plain('LOG_SOFTMAX', 2), 'matmul': _plain('BATCH_MATMUL', 2),
+    'log': _plain('LOG', 2, 2), 'rsqrt': _plain('RSQRT', 2, 3), 'sqrt': _plain('SQRT', 2, 2),
+    'abs': _plain('ABS', 2, 3), 'softmax': _plain('SOFTMAX', 2), 'log_softmax': _plain('LOG_SOFTMAX', 2),
+    'matmul': _plain('BATCH_MATMUL', 2),
     'resize_bilinear': _plain('RESIZE_BILINEAR', 3, 3), 'resize_nearest': _plain('RESIZE_NEAREST_NEIGHBOR', 3, 4)}
 
 
@@ -103,7 +105,8 @@ def options(node: Node, sources: Sequence[Tensor]) -> tuple[str, dict[str, Any]]
   return _EMPTY.get(node.op, ''), {}
 
 
-_EMPTY = {'reshape': 'ReshapeOptions', 'broadcast': 'BroadcastToOptions', 'transpose': 'TransposeOptions', 'slice': 'SliceOptions', 'exp': 'ExpOptions',
+_EMPTY = {'reshape': 'ReshapeOptions', 'broadcast': 'BroadcastToOptions',
+          'transpose': 'TransposeOptions', 'slice': 'SliceOptions', 'exp': 'ExpOptions',
           'quantize': 'QuantizeOptions', 'abs': 'AbsOptions', 'hard_swish': 'HardSwishOptions',
           'log_softmax': 'LogSoftmaxOptions'}
 

@@ -11,6 +11,7 @@ from effjax.export.kernels import Kernel, Pending, Stored
 from effjax.export.network import Node, Tensor
 from effjax.graph.places import FUNCTIONS, POSITIVE
 from effjax.graph.trace import execute
+from effjax.quantize.activations import FIXED
 
 _PRODUCTS = frozenset({'mul', 'matmul'})
 _LAYOUT = frozenset({'reshape', 'transpose', 'squeeze', 'expand_dims', 'broadcast_in_dim', 'slice', 'copy', 'copy_p'})
@@ -78,6 +79,7 @@ def store(walk, pending: Pending, tensor: Tensor, eqn) -> Stored:
                             'relu, relu6, [-1, 1] or what its range saturates to')
   out = walk.append(kernels.node(pending, tensor._replace(shape=made), name, sources[0]))
   _check_ratios(walk, eqn, walk.nodes[-1], sources)
+  _check_fixed(walk, eqn, walk.nodes[-1], sources)
   out = layouts.sliced(walk, out, *cut, (1,) * len(made)) if cut else out
   if order:
     return layouts.transposed(walk, out, tuple(np.argsort(order)))
@@ -297,7 +299,22 @@ def function(walk, eqn, args):
   if eqn.name == 'argmax':
     output = Tensor(walk.unused(f'{walk.tensors(x).name}/argmax'), shape, 1., 0, 32)
     return walk.append(Node('argmax', (x.index,), output, '', {'axis': len(x.shape) - 1}))
+  source = walk.tensors(x)
+  if eqn.name in POSITIVE and source.zero_point != -128 and walk.bits == 8:
+    raise walk.refusal(eqn, f'{source.name!r}, which it reads, has zero point {source.zero_point}, wanted -128: it has '
+                            'no value below 0')
   return Pending(eqn.name, (x.index,), shape, dict(eqn.params))
+
+
+def _check_fixed(walk, eqn, node, sources):
+  """Ranges that kernels of functions insist on."""
+  wanted, output = FIXED[walk.bits].get(node.op), node.output
+  if wanted and (output.scale, output.zero_point) != (float(np.float32(wanted[0])), wanted[1]):
+    raise walk.refusal(eqn, f'{output.name!r} has scale {output.scale:.6g} and zero point {output.zero_point}, its '
+                            f'kernel wants {wanted[0]:.6g} and {wanted[1]}: take its quantizer from quantize.quantizers')
+  if node.op == 'hard_swish' and sources[0].scale / 128 >= output.scale:
+    raise walk.refusal(eqn, f'{output.name!r}: input scale / 128 is {sources[0].scale / 128:.3g}, wanted less than its '
+                            f'scale {output.scale:.3g}: narrow the input, or widen its range')
 
 
 def resize(walk, eqn, args):

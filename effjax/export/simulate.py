@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from effjax.errors import EffjaxError
 from effjax.export.network import Network, Tensor
-from effjax.export.reference import KERNELS
+from effjax.export.reference import KERNELS, KERNELS16
 
 Images = Float[Array, 'n *s'] | Float[np.ndarray, 'n *s']
 
@@ -35,7 +35,9 @@ def simulate(network: Network, x: Images | tuple[Images, ...], *, kernels: str =
   tensors = [quantized(*given) for given in zip(network.inputs, x if isinstance(x, tuple) else (x,), strict=True)]
   for node in network.nodes:
     sources = [network.tensors[i] for i in node.inputs]
-    tensors.append(KERNELS[node.op](node, sources, [tensors[i] for i in node.inputs], kernels))
+    wide = 16 in (node.output.bits, *(source.bits for source in sources))
+    kernel = (KERNELS16 if wide else KERNELS)[node.op]
+    tensors.append(kernel(node, sources, [tensors[i] for i in node.inputs], kernels))
   values = [(_codes if codes else _real)(*pair) for pair in zip(network.tensors, tensors, strict=True)]
   out = tuple(values[i] for i in network.outputs)
   out = out[0] if len(out) == 1 else out

@@ -32,8 +32,11 @@ def model(network: Network, *, batch: int = 1, inputs: Sequence[str] | None = No
     raise EffjaxError('tflite: int2=True, but no dense layer has 2 bits, a multiple of 4 inputs and several outputs: '
                       'leave it out, or train one with bits=2')
   writer = _Writer(batch, int2)
-  for tensor, constant in zip(network.tensors, (*(None for _ in network.inputs), *map(_constant, network.nodes))):
-    writer.activation(tensor, constant)
+  repeated = {i for node in network.nodes if node.op == 'concat' for i in node.inputs}  # others broadcast
+  for i, tensor in enumerate(network.tensors):
+    node = network.nodes[i - len(network.inputs)] if i >= len(network.inputs) else None
+    constant = node.codes if node and node.op == 'constant' else None
+    writer.activation(tensor, constant, batch if constant is None or i in repeated else 1)
   for i, node in enumerate(network.nodes):
     if node.op != 'constant':
       writer.operator(network, node, len(network.inputs) + i)
@@ -46,10 +49,6 @@ def _named(network, given, indices, what):
   return list(given or (network.tensors[i].name for i in indices))
 
 
-def _constant(node: Node):
-  return node.codes if node.op == 'constant' else None
-
-
 class _Writer:
   """Collects buffers, tensors, operator codes and operators."""
 
@@ -58,8 +57,8 @@ class _Writer:
     self.buffers, self.tensors, self.operators = [self.schema.BufferT()], [], []
     self.codes: list[tuple[str, int]] = []
 
-  def activation(self, tensor: Tensor, constant: np.ndarray | None) -> int:
-    batch = 1 if constant is not None else self.batch
+  def activation(self, tensor: Tensor, constant: np.ndarray | None, batch: int) -> int:
+    constant = constant if constant is None else np.repeat(constant, batch, 0)
     zero = None if tensor.bits == 32 else [tensor.zero_point]
     return self.tensor((batch, *tensor.shape[1:]), tensor.bits, constant, [tensor.scale], zero)
 

@@ -57,7 +57,8 @@ ELEMENTWISE: Table = (
     ('sqrt', {}, np.sqrt), ('rsqrt', {}, lambda x: 1 / np.sqrt(x)), ('abs', {}, np.abs))
 
 ROWS: Table = (
-    ('softmax', {}, _softmax), ('log_softmax', {}, lambda x: np.log(_softmax(x))), ('argmax', {}, lambda x: x.argmax(-1)))
+    ('softmax', {}, _softmax), ('log_softmax', {}, lambda x: np.log(_softmax(x))),
+    ('argmax', {}, lambda x: x.argmax(-1)))
 
 
 def resizes(before: tuple[int, ...], after: tuple[int, ...]) -> Table:

@@ -31,8 +31,9 @@ class Eqn(NamedTuple):
   """One primitive applied. `inputs` are variables or constants.
 
   scope: the modules that it is called in. source: JAX's notes on the code that made it, innermost call first.
-  body: the program of a custom_jvp/vjp call, of a recognised function, or of one iteration of a `scan`: its inputs are the constants, the
-    carries and a slice of each array that is scanned, its outputs the carries and a slice of each result.
+  body: the program of a custom_jvp/vjp call, of a recognised function, or of one iteration of a `scan`: its inputs
+    are the constants, the carries and a slice of each array that is scanned, its outputs the carries and a slice of
+    each result.
   carry: which inputs of a `scan` are carries.
   """
   primitive: core.Primitive

@@ -1,4 +1,7 @@
 """Small networks as a user would hand them over: an inference function, weights on their codes, facts, ranges."""
+import functools
+import importlib.util
+import pathlib
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -14,6 +17,17 @@ from effjax.quantize.lsq_plus import lsq_plus
 from effjax.reparam import Fact
 
 
+def beside(path: str):
+  """A module of the tests, by its path from this folder."""
+  spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem, pathlib.Path(__file__).parent / path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+NETWORKS = beside('networks.py').NETWORKS
+
+
 class Ready(NamedTuple):
   fn: Any
   weights: Any
@@ -23,7 +37,8 @@ class Ready(NamedTuple):
   x: jax.Array
 
   def network(self) -> Network:
-    return finalize(self.fn, self.weights, self.facts, self.ranges, self.x)
+    with jax.numpy_rank_promotion('allow'):
+      return finalize(self.fn, self.weights, self.facts, self.ranges, self.x)
 
 
 def on_codes(params, bits):
@@ -50,9 +65,9 @@ def drawn(shapes, seed=0):
   return tree.map_at(leaf, shapes, list(tree.leaves(shapes)))
 
 
-def make_ready(fn, params, x, bits=lambda path: 8):
+def make_ready(fn, params, x, bits=lambda path: 8, activation_bits=8):
   weights, facts = on_codes(params, bits)
-  quantizer = lsq_plus()
+  quantizer = lsq_plus(activation_bits)
   fn_q, phis = activations(fn, weights, x, quantizer=quantizer)
   at = quantizers(fn, weights, x, quantizer=quantizer)
   ranges = {name: (*at[name].facts(phi), at[name].bits) for name, phi in phis.items()}
@@ -154,6 +169,23 @@ def pre_activation(x):
 
 NETS = [net(f) for f in (plain, residual, inverted_residual, separable, squeeze_excite, dense_concat, shuffled, padded,
                          pooled, pre_activation)]
+
+
+@functools.cache
+def network_given(name, bits=8, activations=8):
+  """A network of `networks.py`, with random weights on the codes of a device; 200 examples."""
+  function, shape = NETWORKS[name]
+  x = jnp.asarray(np.random.default_rng(1).uniform(size=(200, *shape)), jnp.float32)
+  module = net(function)
+  with jax.numpy_rank_promotion('allow'):
+    params = drawn(jax.eval_shape(module.init, jax.random.key(1), x[:1]))
+    return make_ready(module.apply, params, x, lambda _: bits, activations)
+
+
+@pytest.fixture(scope='session')
+def given():
+  """`given(name, bits=8, activations=8)`: a network of `networks.py`."""
+  return network_given
 
 
 def pytest_generate_tests(metafunc):
