@@ -175,7 +175,8 @@ class _Walk:
     most, shapes = _MOST_AXES.get(node.op, 6), [self.tensors(Stored(i, ())).shape for i in node.inputs]
     rank = max(map(len, shapes), default=0)
     if rank > most:
-      raise EffjaxError(f'finalize: {node.output.name!r}: {node.op} of {rank} axes has no kernel: wanted at most {most}')
+      raise EffjaxError(f'finalize: {node.output.name!r}: {node.op} of {rank} axes has no kernel: wanted at most '
+                        f'{most}, merge some')
     self.nodes.append(node)
     return Stored(len(self.inputs) + len(self.nodes) - 1, node.output.shape)
 

@@ -311,7 +311,7 @@ def _check_fixed(walk, eqn, node, sources):
   wanted, output = FIXED[walk.bits].get(node.op), node.output
   if wanted and (output.scale, output.zero_point) != (float(np.float32(wanted[0])), wanted[1]):
     raise walk.refusal(eqn, f'{output.name!r} has scale {output.scale:.6g} and zero point {output.zero_point}, its '
-                            f'kernel wants {wanted[0]:.6g} and {wanted[1]}: take its quantizer from quantize.quantizers')
+                            f'kernel wants {wanted[0]:.6g} and {wanted[1]}: quantize.quantizers gives that')
   if node.op == 'hard_swish' and sources[0].scale / 128 >= output.scale:
     raise walk.refusal(eqn, f'{output.name!r}: input scale / 128 is {sources[0].scale / 128:.3g}, wanted less than its '
                             f'scale {output.scale:.3g}: narrow the input, or widen its range')

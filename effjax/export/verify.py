@@ -9,6 +9,7 @@ import numpy as np
 from effjax.errors import EffjaxError
 from effjax.export import flatbuffer, litert
 from effjax.export.audit import audit, float_tensors
+from effjax.export.micro import micro as run_micro
 from effjax.export.network import Network
 from effjax.export.simulate import quantized, simulate
 
@@ -44,14 +45,28 @@ class Row(NamedTuple):
   builtin: Cell
 
 
+class OnMicro(NamedTuple):
+  """A run in TFLite Micro against the builtin simulation: its reference kernels round some sums the other way.
+
+  arena_bytes, activation_bytes: see `effjax.export.micro`.
+  """
+  agreement: Agreement
+  arena_bytes: int
+  activation_bytes: int
+
+
 class Report(NamedTuple):
-  """What `verify` found: agreement under XNNPACK (LiteRT's default) and under the builtin kernels."""
+  """What `verify` found: agreement under XNNPACK (LiteRT's default) and under the builtin kernels.
+
+  micro: the same in TFLite Micro, None if it was not asked for.
+  """
   xnnpack: Agreement
   builtin: Agreement
   float_tensors: int
   audit_problems: tuple[str, ...]
   tensors: tuple[Row, ...]
   examples: int
+  micro: OnMicro | None = None
 
   @property
   def same(self) -> bool:
@@ -64,29 +79,34 @@ class Report(NamedTuple):
     """Plain numbers, strings, lists and dictionaries."""
     rows = [{**row._asdict(), **{kind: getattr(row, kind)._asdict() for kind in KERNELS}} for row in self.tensors]
     runs = {kind: getattr(self, kind)._asdict() for kind in KERNELS}
-    return {**self._asdict(), **runs, 'audit_problems': list(self.audit_problems), 'tensors': rows, 'same': self.same}
+    micro = self.micro and {**self.micro._asdict(), 'agreement': self.micro.agreement._asdict()}
+    return {**self._asdict(), **runs, 'audit_problems': list(self.audit_problems), 'tensors': rows, 'micro': micro,
+            'same': self.same}
 
 
-def verify(path: str | Path, network: Network, inputs: np.ndarray | tuple, *, traced: int = 64) -> Report:
+def verify(path: str | Path, network: Network, inputs: np.ndarray | tuple, *, traced: int = 64,
+           micro: bool = False) -> Report:
   """Reads the file at `path`, audits it against `network`, and runs both on real `inputs` (batch first).
 
   Args:
     path: a file for a batch of one.
     traced: of how many examples every tensor is compared; of the others the outputs are.
+    micro: also run it in TFLite Micro (needs effjax[micro]).
 
   Raises:
-    EffjaxError: the file cannot be read or run, or the export extra is missing.
+    EffjaxError: the file cannot be read or run, or a package that is needed is missing.
   """
   content = read(path)
   problems, floats = tuple(audit(content, network)), float_tensors(content)
   codes = codes_of(network, inputs if isinstance(inputs, tuple) else (inputs,))
-  overall = {kind: _outputs(content, network, codes, kind) for kind in KERNELS}
-  cells = {kind: _cells(content, network, [q[:traced] for q in codes], kind) for kind in KERNELS}
+  expected, tensors = zip(*(_simulated(network, codes, kind, traced) for kind in KERNELS))
+  runs = [agreement(wanted, run(content, codes, xnnpack=kind == 'xnnpack')) for kind, wanted in zip(KERNELS, expected)]
+  cells = [_cells(content, network, [q[:traced] for q in codes], *pair) for pair in zip(KERNELS, tensors)]
   made = [node for node in network.nodes if node.op != 'constant']
-  rows = tuple(Row(node.output.name, node.op, node.bits, *pair) for node, *pair in zip(made, *cells.values()))
-  first = {kind: next((row.name for row in rows if getattr(row, kind).equal < 1), '') for kind in KERNELS}
-  return Report(*(overall[kind]._replace(first_difference=first[kind]) for kind in KERNELS), floats, problems, rows,
-                len(codes[0]))
+  rows = tuple(Row(node.output.name, node.op, node.bits, *pair) for node, *pair in zip(made, *cells))
+  first = [next((row.name for row in rows if getattr(row, kind).equal < 1), '') for kind in KERNELS]
+  return Report(*(found._replace(first_difference=name) for found, name in zip(runs, first)), floats, problems, rows,
+                len(codes[0]), _on_micro(content, codes, expected[1]) if micro else None)
 
 
 def read(path: str | Path) -> bytes:
@@ -124,18 +144,17 @@ def agreement(expected: Sequence[np.ndarray], got: Sequence[np.ndarray]) -> Agre
   return Agreement(float(same), int(difference.max(initial=0)), float((difference == 0).mean()))
 
 
-def _outputs(content, network, codes, kind) -> Agreement:
-  expected = _simulated(network, codes, kind, lambda outputs, tensors: outputs)
-  return agreement(expected, run(content, codes, xnnpack=kind == 'xnnpack'))
+def _on_micro(content, codes, expected) -> OnMicro:
+  found = run_micro(content, codes)
+  return OnMicro(agreement(expected, found.outputs), found.arena_bytes, found.activation_bytes)
 
 
-def _cells(content, network, codes, kind) -> list[Cell]:
+def _cells(content, network, codes, kind, expected) -> list[Cell]:
   """Every tensor that an operator makes."""
   model = flatbuffer.read(content)
   names = [network.tensors[i].name for i in flatbuffer.exposed(model)]
-  expected = _simulated(network, codes, kind, lambda outputs, tensors: [tensors[name] for name in names])
   got = run(flatbuffer.write(model), codes, xnnpack=kind == 'xnnpack')
-  return [_cell(a, b) for a, b in zip(expected, got, strict=True)]
+  return [_cell(expected[name], each) for name, each in zip(names, got, strict=True)]
 
 
 def _cell(expected, got) -> Cell:
@@ -143,15 +162,22 @@ def _cell(expected, got) -> Cell:
   return Cell(float((difference == 0).mean()), int(difference.max(initial=0)), int(difference.max(1).argmax()))
 
 
-def _simulated(network, codes, kind, wanted) -> list[np.ndarray]:
-  """`wanted(outputs, tensors by name)` of all examples."""
-  def codes_at(x):
-    outputs, tensors = simulate(network, x, kernels=kind, codes=True, collect=True)
-    return list(wanted(outputs if isinstance(outputs, tuple) else (outputs,), tensors))
-
+def _simulated(network, codes, kind, traced) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+  """The outputs of all examples, and every tensor of the first ones by name, as one compiled function gives them."""
+  chunk, outputs, tensors = min(_CHUNK, len(codes[0])), [], []
   with jax.default_device(jax.devices('cpu')[0]):
-    f = jax.jit(codes_at)
-    real = lambda part: tuple((q[part].astype(np.float32) - t.zero_point) * np.float32(t.scale)
-                              for q, t in zip(codes, network.inputs, strict=True))
-    found = [f(real(slice(i, i + _CHUNK))) for i in range(0, len(codes[0]), _CHUNK)]
-  return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+    f = jax.jit(lambda x: simulate(network, x, kernels=kind, codes=True, collect=True))
+    for start in range(0, len(codes[0]), chunk):
+      part = [np.resize(q[start:start + chunk], (chunk, *q.shape[1:])) for q in codes]  # the last one is filled up
+      out, every = f(tuple((q.astype(np.float32) - t.zero_point) * np.float32(t.scale)
+                           for q, t in zip(part, network.inputs, strict=True)))
+      outputs.append([np.asarray(x) for x in jax.tree.leaves(out)])
+      tensors += [jax.tree.map(np.asarray, every)] if start < traced else []
+  joined = [np.concatenate(parts)[:len(codes[0])] for parts in zip(*outputs, strict=True)]
+  firsts = jax.tree.map(lambda *parts: np.concatenate([_filled(p, chunk) for p in parts]), *tensors)
+  return joined, {name: each[:min(traced, len(codes[0]))] for name, each in firsts.items()}
+
+
+def _filled(part, chunk):
+  """A constant is there once, whatever the batch."""
+  return np.broadcast_to(part, (chunk, *part.shape[1:]))

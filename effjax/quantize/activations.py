@@ -67,6 +67,8 @@ def _own(tap: Tap, quantizer: ActivationQuantizer) -> ActivationQuantizer | None
   if tap.kind in FIXED.get(bits, {}):
     return fixed(*FIXED[bits][tap.kind], bits)
   if tap.bounds is not None:
+    if bits == 16:  # around 0
+      return fixed(max(map(abs, tap.bounds)) / 32767, 0, 16)
     scale = (tap.bounds[1] - tap.bounds[0]) / (2 ** bits - 1)
     return fixed(scale, -2 ** (bits - 1) - round(tap.bounds[0] / scale), bits)
   return lsq_plus(bits, zero_point=-2 ** (bits - 1)) if tap.positive and bits < 16 else None

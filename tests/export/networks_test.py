@@ -1,8 +1,25 @@
 """The file is the network: every code of every tensor, for the networks that people put on devices."""
 
+import importlib.util
+import pathlib
+
+import jax
+import numpy as np
 import pytest
 
-from effjax.export import tflite, verify
+from effjax import quantize
+from effjax.errors import EffjaxError
+from effjax.export import finalize, litert, simulate, tflite, verify
+from effjax.export.verify import codes_of
+
+
+def beside(path):
+  """A module of the tests, by its path from this folder."""
+  spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem, pathlib.Path(__file__).parent / path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
 
 NAMES = '''plain resnet pre_activation densenet googlenet squeezenet mobilenet_v1 mobilenet_v2 mobilenet_v3 efficientnet
     shufflenet_v1 shufflenet_v2 atrous darts_cell unet convnext vit ds_cnn autoencoder group_norm two_heads
@@ -17,3 +34,77 @@ def test_every_code_of_every_tensor(name, given, tmp_path):
   report = verify(tmp_path / 'model.tflite', network, ready.x, traced=200)
   assert report.examples == 200 and report.audit_problems == () and report.float_tensors == 0
   assert report.same, [row for row in report.tensors if min(row.xnnpack.equal, row.builtin.equal) < 1]
+
+
+FORMATS = ['mobilenet_v2 4 8', 'darts_cell 3 8', 'autoencoder 2 8', 'resnet 8 16', 'unet 8 16', 'googlenet 8 16',
+           'efficientnet 4 16']
+
+
+@pytest.mark.parametrize('case', FORMATS)
+def test_other_bits_of_weights_and_activations(case, given, tmp_path):
+  name, bits, activations = case.split()
+  ready = given(name, int(bits), int(activations))
+  network = ready.network()
+  tflite(network, tmp_path / 'model.tflite')
+  report = verify(tmp_path / 'model.tflite', network, ready.x[:64])
+  assert report.same, [row for row in report.tensors if min(row.xnnpack.equal, row.builtin.equal) < 1]
+  assert {tensor.bits for tensor in network.tensors} == {int(activations)}
+
+
+def test_two_bits_four_to_a_byte(given, tmp_path):
+  ready = given('autoencoder', 2)
+  network = ready.network()
+  sizes = [tflite(network, tmp_path / f'{int2}.tflite', int2=int2) for int2 in (False, True)]
+  assert sizes[1] < sizes[0]
+  assert verify(tmp_path / 'True.tflite', network, ready.x[:64]).same
+  with pytest.raises(EffjaxError, match='tflite: int2=True, but no dense layer has 2 bits'):
+    tflite(given('autoencoder').network(), tmp_path / 'none.tflite', int2=True)
+  assert not (tmp_path / 'none.tflite').exists()
+
+
+@pytest.mark.parametrize('name', ['vit', 'two_heads', 'unet', 'shufflenet_v1'])
+def test_a_fixed_batch_and_names_of_the_signature(name, given, tmp_path):
+  ready = given(name)
+  network = ready.network()
+  outputs = ['a', 'b', 'c'][:len(network.outputs)]
+  tflite(network, tmp_path / 'model.tflite', batch=4, inputs=['image'], outputs=outputs)
+  content = (tmp_path / 'model.tflite').read_bytes()
+  codes = codes_of(network, (ready.x[:4],))
+  expected = jax.jit(lambda x: simulate(network, x, kernels='builtin', codes=True))(ready.x[:4])
+  interpreter = litert.Interpreter(content, xnnpack=False)
+  for wanted, got in zip(expected if isinstance(expected, tuple) else (expected,), interpreter.run(*codes), strict=True):
+    np.testing.assert_array_equal(wanted, got)
+  assert [d['name'] for d in (*interpreter.inputs, *interpreter.outputs)] == ['image', *outputs]
+  with pytest.raises(EffjaxError, match='tflite: 2 names for 1 inputs: give 1'):
+    tflite(network, tmp_path / 'model.tflite', inputs=['x', 'y'])
+
+
+def test_what_has_no_kernel_of_16_bits_is_refused(given):
+  for name, message in (('mobilenet_v3', 'hard_swish has no kernel for 16-bit activations: use 8 bits'),
+                        ('vit', 'log_softmax has no kernel for 16-bit activations')):
+    with pytest.raises(EffjaxError, match=message):
+      given(name, 8, 16).network()
+
+
+def test_random_networks(tmp_path):
+  """Three of the networks that the generator of the graph's tests draws, which have integer kernels throughout."""
+  generator, random, made = beside('../graph/generator.py'), np.random.default_rng(0), 0
+  generator.BATCH, names = 1, list(generator.OPERATORS)
+  for number in range(200):
+    recipe = [(names[random.integers(len(names))], *map(int, random.integers(0, (3, 5, 12)))) for _ in range(6)]
+    with jax.numpy_rank_promotion('allow'), jax.numpy_dtype_promotion('standard'):
+      fn, params, _ = generator.network(recipe, 'float32', number)
+      x = random.normal(size=(200, *generator.TOKENS, 3)).astype(np.float32)
+      try:
+        found = quantize.aware(fn, params, x[:1])
+        slots = found.reparam.init(jax.random.key(0), found.params)
+        network = finalize(fn, *quantize.deployed(found, slots), x[:1])
+      except EffjaxError:  # an operator without an integer kernel
+        continue
+      tflite(network, tmp_path / 'model.tflite')
+      report = verify(tmp_path / 'model.tflite', network, x, traced=200)
+      assert report.same and len(network.nodes) > 3, recipe
+    made += 1
+    if made == 3:
+      return
+  raise AssertionError(f'only {made} networks had integer kernels')

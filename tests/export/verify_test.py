@@ -26,6 +26,7 @@ def test_report_is_plain_data(ready, some, tmp_path):
   tflite(network, tmp_path / 'model.tflite')
   report = verify(tmp_path / 'model.tflite', network, np.zeros((2, 12, 12, 3), np.float32))
   assert json.loads(json.dumps(report.to_dict()))['builtin']['argmax_agreement'] == report.builtin.argmax_agreement
+  assert report.to_dict()['same'] and report.to_dict()['micro'] is None
 
 
 def test_missing_file_and_other_file_are_named(ready, tmp_path):
