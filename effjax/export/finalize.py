@@ -11,8 +11,8 @@ from effjax.errors import EffjaxError
 from effjax.export import operators
 from effjax.export.kernels import Kernel, Pending, Stored
 from effjax.export.network import Network, Node, Tensor
-from effjax.graph.places import find, placed
-from effjax.graph.trace import CUSTOM, Const, Eqn
+from effjax.graph.places import find, only_clamps, placed
+from effjax.graph.trace import CUSTOM, Const, Eqn, users
 from effjax.graph.trace import weights as weight_paths
 from effjax.reparam import Fact
 from effjax.tree import Path, PyTree
@@ -77,7 +77,7 @@ class _Walk:
 
   def __init__(self, program, found, ranges):
     self.program, self.found, self.ranges = program, found, ranges
-    self.weights = weight_paths(program)
+    self.weights, self.readers = weight_paths(program), _readers(program)
     self.bits = max((int(bits) for _, _, bits in ranges.values()), default=8)
     self.inputs: list[Tensor] = []
     self.nodes: list[Node] = []
@@ -124,6 +124,8 @@ class _Walk:
   def visit(self, eqn: Eqn, args: list) -> list:
     if not any(isinstance(arg, Stored | Pending) for arg in args):
       return operators.concrete(eqn, args)
+    if only_clamps(eqn):
+      return [operators.clamp(self, eqn, args)]
     if eqn.name in CUSTOM:
       env = dict(zip(eqn.body.inputs, args, strict=True))
       self.walk(eqn.body.eqns, env)
@@ -205,6 +207,14 @@ class _Walk:
     if (old.scale, old.zero_point) != (new.scale, new.zero_point):
       raise self.refusal(eqn, f'tap {new.name!r} rounds {old.name!r} a second time, with another range: remove one')
     return value
+
+
+def _readers(program) -> dict:
+  """The equations that read each variable, None for an output; those of loops too."""
+  found = {v: [program.eqns[i] if i >= 0 else None for i in used] for v, used in users(program).items()}
+  for eqn in program.eqns:
+    found |= _readers(eqn.body) if eqn.name == 'scan' else {}
+  return found
 
 
 def kernel(path: Path, value: Any, fact: Fact) -> Kernel:

@@ -9,10 +9,11 @@ from effjax.errors import EffjaxError
 from effjax.export import kernels, layouts, linear
 from effjax.export.kernels import Kernel, Pending, Stored
 from effjax.export.network import Node, Tensor
-from effjax.graph.places import FUNCTIONS, POSITIVE
-from effjax.graph.trace import execute
+from effjax.graph.places import CLAMPS, FUNCTIONS, POSITIVE, clamps_alone
+from effjax.graph.trace import Const, execute
 from effjax.quantize.activations import FIXED
 
+_ENDS = np.float32(-math.inf), np.float32(math.inf)
 _PRODUCTS = frozenset({'mul', 'matmul'})
 _LAYOUT = frozenset({'reshape', 'transpose', 'squeeze', 'expand_dims', 'broadcast_in_dim', 'slice', 'copy', 'copy_p'})
 
@@ -204,21 +205,31 @@ def _narrowed(walk, x):
 
 
 def clamp(walk, eqn, args):
-  """max, min and clamp with scalars."""
-  value = next(arg for arg in args if isinstance(arg, Stored | Pending))
-  bounds = [float(np.asarray(arg)) for arg in args if arg is not value and np.size(arg) == 1]
-  if len(bounds) != len(args) - 1:
+  """max, min and clamp with scalars, and calls that do nothing else."""
+  i = next(i for i, arg in enumerate(args) if isinstance(arg, Stored | Pending))
+  if any(np.size(arg) != 1 for j, arg in enumerate(args) if j != i):
     raise walk.refusal(eqn, 'wanted scalar bounds')
-  low = bounds[0] if eqn.name in ('max', 'clamp') else -math.inf
-  high = bounds[-1] if eqn.name in ('min', 'clamp') else math.inf
-  if isinstance(value, Pending):
-    return kernels.clip(value, low, high)
-  value = walk.stored(value, eqn)
-  made = walk.tensors(value)
-  name = kernels.activation(low, high, made)
-  if name is None:
-    raise walk.refusal(eqn, f'{made.name!r} is clipped to [{low:.6g}, {high:.6g}]: wanted relu, relu6 or [-1, 1]')
+  others = [np.float32(np.asarray(arg).flat[0]) if j != i else None for j, arg in enumerate(args)]
+  with jax.ensure_compile_time_eval():  # what the ends become
+    low, high = (float(_clamped(eqn, [end if arg is None else arg for arg in others])) for end in _ENDS)
+  if isinstance(args[i], Pending):
+    return kernels.clip(args[i], low, high)
+  value = walk.stored(args[i], eqn)
+  if not clamps_alone((low, high), walk.readers.get(eqn.outputs[0], [])):
+    return kernels.clip(linear.identity(walk, eqn, value, np.ones(1)), low, high)
+  name = kernels.activation(low, high, walk.tensors(value))
   return _activated(walk, value, name) if name else value
+
+
+def _clamped(eqn, args):
+  """A clamp of numbers, of whatever shape it was traced for."""
+  if eqn.body is None:
+    return np.asarray(execute(eqn, args)[0])
+  values = dict(zip(eqn.body.inputs, args, strict=True))
+  for e in eqn.body.eqns:
+    read = [np.float32(v.value) if isinstance(v, Const) else values[v] for v in e.inputs]
+    values[e.outputs[0]] = _clamped(e, read) if e.name in CLAMPS else read[0]
+  return values[eqn.body.outputs[0]]
 
 
 def _activated(walk, value, name):

@@ -11,11 +11,11 @@ import numpy as np
 
 from effjax.graph import known
 from effjax.graph.fingerprint import fingerprint
-from effjax.graph.trace import CUSTOM, Const, Eqn, Program, Var, constants, evaluate, execute, flatten, needed
+from effjax.graph.trace import CUSTOM, Const, Eqn, Program, Var, constants, evaluate, execute, flatten, needed, users
 
 ELEMENTWISE = frozenset('''add sub mul div neg max min clamp exp exp2 log log1p expm1 tanh logistic erf erfc erf_inv
     integer_pow pow square sqrt rsqrt cbrt abs sign select_n ge gt le lt eq ne and or not convert_element_type
-    stop_gradient copy copy_p'''.split())
+    is_finite stop_gradient copy copy_p'''.split())
 ROWS = ELEMENTWISE | {'reduce_max', 'reduce_sum', 'broadcast_in_dim', 'reshape', 'argmax', 'squeeze', 'expand_dims'}
 MOVES = frozenset({'gather', 'dot_general', 'transpose', 'reshape', 'broadcast_in_dim', 'convert_element_type',
                    'squeeze'})
@@ -44,11 +44,12 @@ def recognised(program: Program) -> Program:
   ['hard_swish']
   """
   at, fixed = {v: i for i, eqn in enumerate(program.eqns) for v in eqn.outputs}, constants(program)
-  found: dict[Var, Eqn] = {}
-  inside: set[Var] = set()
+  readers, found = users(program), {}
+  inside: set[Var] = set()  # what nothing else needs once a group is one equation
   for eqn in reversed(program.eqns):
     v = eqn.outputs[0] if len(eqn.outputs) == 1 else None
-    if v is None or v in inside or v in fixed or isinstance(eqn.primitive, Function):
+    dead = v in inside and all(i >= 0 and not inside.isdisjoint(program.eqns[i].outputs) for i in readers[v])
+    if v is None or dead or v in fixed or isinstance(eqn.primitive, Function):
       continue
     for source, group in sorted(_cones(eqn, at, program, fixed), key=lambda cone: -len(cone[1])):
       if (call := _call(program, source, group, fixed)) is not None:

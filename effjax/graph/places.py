@@ -1,6 +1,6 @@
 """Where an integer device rounds: one pass over the equations of a program, for `effjax.graph.taps`."""
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -97,12 +97,28 @@ def placed(fn: Callable, params: PyTree, *args: PyTree) -> Program:
   return program._replace(eqns=tuple(eqns), avals=avals)
 
 
+def only_clamps(eqn: Eqn) -> bool:
+  """True for a custom_jvp/vjp call that does nothing but clamp (`jax.nn.relu`)."""
+  return eqn.name in CUSTOM and all(e.name in CLAMPS or e.name in ('convert_element_type', 'broadcast_in_dim')
+                                    for e in eqn.body.eqns)
+
+
+def clamps_alone(bounds: tuple[float, float], readers: Sequence[Eqn | None]) -> bool:
+  """True if a clamp of stored integers is an operator of its own, which keeps their range (RELU, RELU6).
+
+  Bounds that no such operator has, and a clamp that another one follows, become a kernel that rounds anew.
+  """
+  followed = len(readers) == 1 and readers[0] is not None and (readers[0].name in CLAMPS or only_clamps(readers[0]))
+  return not followed and (bounds in CLIPS or bounds == (-math.inf, math.inf))
+
+
 class _Finder:
   """One pass over the equations: what is inside a kernel stays pending until something needs it as integers."""
 
   def __init__(self, program):
     self.program, self.weights = program, weights(program)
     self.live, self.uniform = _live(program), set()
+    self.numbers: dict[Var, float] = {}  # constants that are one known number
     self.spread: dict[Var, frozenset[int]] = {}  # axes along which a broadcast constant differs
     self.readers: dict[Var, list[Eqn | None]] = {}  # the equations that need each variable
     self.layers: dict[Var, tuple[int, ...]] = {}
@@ -140,6 +156,8 @@ class _Finder:
   def constant(self, eqn):
     """What does not depend on the example: is it one number, and along which axes does it differ?"""
     self.uniform.update(eqn.outputs if all(map(self.is_uniform, eqn.inputs)) else ())
+    if eqn.name in ('convert_element_type', 'broadcast_in_dim', 'reshape') and self.number(eqn.inputs[0]) is not None:
+      self.numbers[eqn.outputs[0]] = self.number(eqn.inputs[0])
     if eqn.name == 'broadcast_in_dim':
       source, axes = eqn.inputs[0], eqn.params['broadcast_dimensions']
       self.spread[eqn.outputs[0]] = frozenset(axes[i] for i in self.varies(source))
@@ -215,6 +233,8 @@ class _Finder:
       return last._replace(kind='pool' if eqn.name == 'reduce_window_sum' else last.kind)
     if self.is_affine(eqn, read):
       return _State('pending', f'{last.name}/affine', 'affine', channels=self.varies(self.other(eqn)))
+    if self.is_clamp(eqn):
+      return self.folded(eqn, _State('pending', f'{last.name}/affine', 'affine'))
     return _State('float', f'{last.name}/{eqn.name}', eqn.name)
 
   def kernel(self, eqn, read, last, kind):
@@ -264,11 +284,11 @@ class _Finder:
   def folded(self, eqn, state):
     """The pending state after an equation that it fuses: bounds move with clamps and with numbers."""
     if self.is_clamp(eqn):
-      low, high = _clamp(eqn)
+      low, high = self.clamp(eqn)
       return state._replace(low=max(state.low, low), high=min(state.high, high))
     if eqn.name not in AFFINE or not state.clamped:
       return state
-    number = _number(self.other(eqn))
+    number = self.number(self.other(eqn))
     if number is None or (number <= 0 and eqn.name in ('mul', 'div')) or eqn.name == 'neg':
       return state._replace(low=-math.inf, high=math.inf)
     turn = {'add': lambda x: x + number, 'add_any': lambda x: x + number, 'sub': lambda x: x - number,
@@ -279,8 +299,9 @@ class _Finder:
     """True if the result of an equation has the same integers as its input."""
     pooled = state.kind == 'pool' and eqn.name in ('mul', 'div')
     root = all(reader is not None and reader.name in POSITIVE for reader in self.readers[eqn.outputs[0]])
-    small = eqn.name == 'add' and root and 0 <= (_number(self.other(eqn)) or 1.) <= _EPSILON
-    return eqn.name in LAYOUT | SAME or self.is_clamp(eqn) or self.scales(eqn) or pooled or small
+    small = eqn.name == 'add' and root and 0 <= (self.number(self.other(eqn)) or 1.) <= _EPSILON
+    alone = self.is_clamp(eqn) and clamps_alone(self.clamp(eqn), self.readers[eqn.outputs[0]])
+    return eqn.name in LAYOUT | SAME or alone or self.scales(eqn) or pooled or small
 
   def scales(self, eqn):
     fixed = list(filter(self.is_constant, eqn.inputs))
@@ -329,9 +350,28 @@ class _Finder:
   def is_clamp(self, eqn):
     """True for max and min with a scalar, and for a custom_jvp/vjp call that does nothing else (`jax.nn.relu`)."""
     if eqn.name in CUSTOM:
-      return all(e.name in CLAMPS or e.name in ('convert_element_type', 'broadcast_in_dim') for e in eqn.body.eqns)
+      return only_clamps(eqn)
     fixed = list(filter(self.is_constant, eqn.inputs))
     return eqn.name in CLAMPS and len(fixed) == len(eqn.inputs) - 1 and all(map(self.is_uniform, fixed))
+
+  def number(self, v) -> float | None:
+    """A constant that is one known number."""
+    if isinstance(v, Const):
+      return float(np.asarray(v.value).flat[0]) if np.size(v.value) == 1 else None
+    return self.numbers.get(v)
+
+  def clamp(self, eqn) -> tuple[float, float]:
+    """The bounds of a clamp, infinite where they are no known numbers."""
+    low, high = -math.inf, math.inf
+    for e in eqn.body.eqns if eqn.body else (eqn,):
+      known = [n for n in map(self.number, e.inputs) if n is not None]
+      if e.name == 'clamp' and len(known) == 2:
+        low, high = known
+      elif e.name == 'max' and known:
+        low = max(low, known[0])
+      elif e.name == 'min' and known:
+        high = min(high, known[0])
+    return low, high
 
   def name(self, eqn, source, kind):
     path = next((self.weights[v] for v in eqn.inputs if not isinstance(v, Const) and v in self.weights), None)
@@ -341,26 +381,11 @@ class _Finder:
     return '/'.join(parts[:-1] or parts)
 
 
-def _number(v) -> float | None:
-  """A literal scalar."""
-  return float(np.asarray(v.value).flat[0]) if isinstance(v, Const) and np.size(v.value) == 1 else None
-
-
 def _round(x: float) -> float:
   """Without the error of float32 arithmetic: what is meant by 3 / 6 and 6 * (1 / 6)."""
   return float(f'{x:.6g}')
 
 
-def _clamp(eqn) -> tuple[float, float]:
-  """The bounds of a clamp, infinite where they are not literal."""
-  low, high = -math.inf, math.inf
-  for e in eqn.body.eqns if eqn.body else (eqn,):
-    if e.name == 'clamp':
-      low, high = (_number(e.inputs[i]) for i in (0, 2))
-    elif e.name in CLAMPS:
-      number = next((n for n in map(_number, e.inputs) if n is not None), math.inf if e.name == 'min' else -math.inf)
-      low, high = (max(low, number), high) if e.name == 'max' else (low, min(high, number))
-  return low if low is not None else -math.inf, high if high is not None else math.inf
 def _live(program):
   """Variables that differ between examples and lead to an output that does."""
   varying = {v for v in program.inputs if v not in program.paths

@@ -163,3 +163,58 @@ def test_what_is_inserted_within_scan_acts_in_every_iteration():
   carried = insert(scanned, {'enter': lambda x: 2. * x})(params, x)  # the range of what is carried: at all its taps
   ends = ('enter', 'stack/down/add', 'stack/down/add_1', 'stack/down/add_2')
   np.testing.assert_allclose(carried, insert(written_out, dict.fromkeys(ends, lambda x: 2. * x))(params, x), rtol=1e-5)
+
+
+def placed(fn, p, x):
+  return [(tap.name, tap.kind, tap.range, tap.bounds, tap.positive) for tap in taps(fn, p, x)]
+
+
+def test_functions_have_a_range_of_their_own_and_clamps_fix_theirs():
+  def fn(p, x):
+    x = jax.nn.gelu(x @ p['a']['w'])
+    gate = jnp.clip(x @ p['b']['w'] + 3., 0., 6.) / 6.
+    return jax.nn.softmax((gate * x) * .5)
+
+  weights = {name: {'w': jnp.eye(3)} for name in 'ab'}
+  assert placed(fn, weights, jnp.ones((2, 3))) == [
+      ('input', 'input', 'input', None, False), ('a', 'dot', 'a', None, False), ('a/gelu', 'gelu', 'a/gelu', None, False),
+      ('b', 'dot', 'b', (0., 1.), False), ('b/mul', 'mul', 'b/mul', None, False),
+      ('b/mul/softmax', 'softmax', 'b/mul/softmax', None, False)]
+
+
+def test_what_a_root_reads_is_positive_and_a_small_constant_before_it_is_no_sum():
+  def fn(p, x):
+    return x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + 1e-5)
+  assert [(tap.name, tap.positive) for tap in taps(fn, {}, jnp.ones((2, 3)))] == [
+      ('input', False), ('input/mul', False), ('input/mul/mean', True), ('input/mul/mean/rsqrt', False),
+      ('input/mul/mean/rsqrt/mul', False)]
+  plus_one = lambda p, x: jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + 1.)
+  assert 'input/mul/mean/affine' in {tap.name for tap in taps(plus_one, {}, jnp.ones((2, 3)))}
+
+
+def test_constants_per_channel_fold_and_others_are_stored():
+  table = np.arange(12, dtype=np.float32).reshape(1, 4, 3)
+
+  def fn(p, x):
+    x = x * p['scale'] + p['shift']  # one kernel, per channel
+    x = x + p['position']
+    return x @ p['w'] + table
+
+  p = {'scale': jnp.ones((1, 1, 3)), 'shift': jnp.ones((1, 1, 3)), 'position': jnp.ones((1, 4, 3)), 'w': jnp.eye(3)}
+  assert [(tap.name, tap.kind) for tap in taps(fn, p, jnp.ones((2, 4, 3)))] == [
+      ('position', 'constant'), ('input', 'input'), ('input/affine', 'affine'), ('input/affine/add', 'add'), ('w', 'dot'),
+      ('w/add', 'add'), ('w/constant', 'constant')]
+  zero = insert(fn, {'position': jnp.zeros_like, 'w/constant': jnp.zeros_like})(p, jnp.ones((2, 4, 3)))
+  np.testing.assert_array_equal(zero, np.full((2, 4, 3), 2.))
+
+
+def test_what_is_joined_shares_a_range_unless_its_kernel_has_one():
+  def fn(p, x):
+    y = x @ p['a']['w']
+    return jnp.concatenate([y, jax.nn.sigmoid(y), x @ p['b']['w'], jnp.broadcast_to(p['token'], x.shape)], -1)
+
+  p = {'a': {'w': jnp.eye(3)}, 'b': {'w': jnp.eye(3)}, 'token': jnp.ones((1, 3))}
+  found = {tap.name: tap.range for tap in taps(fn, p, jnp.ones((2, 3)))}
+  joined = found['a/logistic/concat'] if 'a/logistic/concat' in found else found['b/concat']
+  assert found['b'] == found['token'] == found['a'] == joined
+  assert found['a/logistic'] == 'a/logistic'

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from effjax.quantize.activations import activations
+from effjax.quantize.activations import activations, quantizers
 from effjax.quantize.lsq_plus import lsq_plus
 
 
@@ -61,3 +61,25 @@ def test_one_trace_for_many_steps():
   for _ in range(3):
     ranges = step(ranges)
   assert count == 1
+
+
+def test_ranges_that_kernels_insist_on_do_not_train():
+  def fn(p, x):
+    y = x @ p['w']
+    return jnp.concatenate([jax.nn.sigmoid(y), jnp.tanh(y), jnp.clip(y, 0., 1.), jax.lax.rsqrt(jnp.abs(y))], -1)
+
+  for bits, ends in ((8, [(1 / 256, -128), (1 / 128, 0), (1 / 255, -128)]),
+                     (16, [(1 / 32768, 0), (1 / 32768, 0), (1 / 32767, 0)])):
+    found = quantizers(fn, {'w': jnp.eye(2)}, jnp.ones((1, 2)), quantizer=lsq_plus(bits))
+    fn_q, phis = activations(fn, {'w': jnp.eye(2)}, jnp.ones((1, 2)), quantizer=lsq_plus(bits))
+    fixed = [tuple(map(float, found[name].facts({}))) for name in found if phis[name] == {}]
+    assert sorted(fixed) == sorted((float(np.float32(scale)), float(zero)) for scale, zero in ends)
+    assert fn_q(phis, {'w': jnp.eye(2)}, jnp.ones((1, 2))).shape == (1, 8)
+  assert set(found) == set(phis)
+
+
+def test_what_a_root_reads_starts_at_zero():
+  found = quantizers(lambda p, x: jnp.sqrt(x * p), 2., jnp.ones((1, 2)))
+  phi = found['input/affine' if 'input/affine' in found else 'input'].init(jnp.asarray([[.5, 3.]]))
+  assert set(phi) == {'scale'}
+  assert int(found['input/affine' if 'input/affine' in found else 'input'].facts(phi)[1]) == -128

@@ -1,0 +1,173 @@
+"""MLPerf Tiny's ResNet-8 on CIFAR-10, from float training to a verified integer file: `python train.py --data-dir DIR`.
+
+A run that was stopped goes on from its newest checkpoint when the same command is given again.
+"""
+import argparse
+import importlib.util
+import json
+import os
+import pathlib
+import time
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from effjax import cost, data, export, graph, quantize
+from effjax.cli.joint import test_images
+from effjax.cli.phases import IDENTITY, Phase, Setting, accuracy, fixed_forward, flax_forward, run_phase
+from effjax.data.source import joined, subset
+from effjax.errors import EffjaxError
+from effjax.export.micro import PACKAGE
+from effjax.export.verify import codes_of, run
+
+EVERY_STEPS = 200  # between checkpoints
+WEIGHTS, TUNED, RANGES = 5e-3, 1e-3, 1e-4  # peak rates of Adam: float, quantization-aware; scales and zero points
+
+
+class ResNet8(nn.Module):
+  """Three stages of one residual block, of 16, 32 and 64 channels: 12,501,632 multiply-accumulates and 78,666
+  parameters, BatchNorm's statistics counted. Convolutions have biases, 1x1 shortcuts no BatchNorm, as the benchmark's.
+
+  Source: Banbury et al. 2021, "MLPerf Tiny Benchmark", arXiv:2106.07597; `image_classification/keras_model.py` of
+  github.com/mlcommons/tiny.
+  """
+  classes: int = 10
+
+  @nn.compact
+  def __call__(self, x, train):
+    norm = lambda x: nn.BatchNorm(use_running_average=not train, momentum=.9, epsilon=1e-3)(x)
+    conv = lambda x, features, size, strides=1: nn.Conv(
+        features, (size, size), strides, kernel_init=nn.initializers.he_normal())(x)
+    x = nn.relu(norm(conv(x, 16, 3)))
+    for features, strides in ((16, 1), (32, 2), (64, 2)):
+      y = nn.relu(norm(conv(x, features, 3, strides)))
+      y = norm(conv(y, features, 3))
+      x = nn.relu(y + (x if strides == 1 else conv(x, features, 1, strides)))
+    return nn.Dense(self.classes)(x.mean((1, 2)))
+
+
+def setting(options, folder) -> Setting:
+  """The data: nothing is decided on held-out images, so all but the test images train."""
+  whole = data.load('cifar10', options.data_dir)
+  parts = {'train': joined(whole.train.name, whole.train, whole.validation), 'test': whole.test}
+  limit = lambda part: subset(part, part.name, np.arange(min(part.size, options.limit or part.size)))
+  how = data.standard('cifar10', whole.train.shape)
+  return Setting(folder, whole._replace(**{name: limit(part) for name, part in parts.items()}),
+                 lambda keys, image: data.augment(keys, image, **how), options.batch_size, options.seed, 'jit',
+                 jax.devices()[:1], EVERY_STEPS)
+
+
+def trained(here, epochs):
+  """`fn(params, x)` in inference mode, its parameters, and how many there are with the statistics."""
+  net = ResNet8()
+  variables = jax.jit(lambda key: net.lazy_init(key, here.spec(), False))(here.key('float'))
+  params, stats = variables['params'], {'batch_stats': variables['batch_stats']}
+  state = run_phase(here, Phase('float', steps(here, epochs), WEIGHTS), flax_forward(net), IDENTITY,
+                    IDENTITY.init(here.key('slots'), params), stats)
+  return lambda p, x: net.apply({'params': p, **state.model_state}, x, False), state.slots.theta, count(variables)
+
+
+def tuned(here, fn, params, epochs, bits):
+  """The network on the device's grids, and its trained slots: LSQ weights, LSQ+ activations."""
+  aware = quantize.aware(fn, params, here.example(here.batch_size), bits=bits)
+  slots = jax.jit(aware.reparam.init)(here.key('qat'), aware.params)
+  phase = Phase('qat', steps(here, epochs), TUNED, RANGES)
+  return aware, run_phase(here, phase, fixed_forward(aware.apply), aware.reparam, slots, ()).slots
+
+
+def exported(here, aware, slots):
+  """The integer network, written as `model.tflite` and `model.npz`, and the bytes of the former."""
+  fixed = quantize.deployed(aware, slots)
+  network = export.finalize(aware.fn, fixed.weights, fixed.facts, fixed.ranges, here.example())
+  export.save(network, here.folder / 'model.npz')
+  return network, export.tflite(network, here.folder / 'model.tflite')
+
+
+def checked(here, network, micro):
+  """What `verify` finds on all test images; on the first `micro` ones in TFLite Micro, None without; the accuracy."""
+  path, images = here.folder / 'model.tflite', test_images(here.dataset)
+  report = export.verify(path, network, images)
+  codes = run(path.read_bytes(), codes_of(network, (images,)), xnnpack=True)[0]
+  right = codes.argmax(-1) == here.dataset.test.fetch(np.arange(len(images)))['label']
+  if importlib.util.find_spec(PACKAGE) is None or not micro:
+    return report, None, float(right.mean())
+  return report, export.verify(path, network, images[:micro], traced=1, micro=True), float(right.mean())
+
+
+def steps(here, epochs):
+  return max(1, round(epochs * (here.dataset.train.size // here.batch_size)))
+
+
+def count(tree):
+  return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def main(options, folder):
+  start, here = time.time(), setting(options, folder)
+  fn, params, parameters = trained(here, options.epochs)
+  aware, slots = tuned(here, fn, params, options.qat_epochs, options.bits)
+  network, size = exported(here, aware, slots)
+  report, micro, right = checked(here, network, options.micro)
+  weights, profile = aware.reparam.apply(*slots, None), graph.profile(fn, params, here.example())
+  found = {
+      'accuracy': {'float': accuracy(here, lambda x: fn(params, x)),
+                   'qat': accuracy(here, lambda x: aware.apply(weights, x)), 'file': right},
+      'parameters': parameters, 'macs': int(cost.macs(profile, {})), 'peak_ram_bytes': int(cost.peak_ram(profile, {})),
+      'file_bytes': size, 'weight_bytes': export.weight_bytes(network), 'verify': report.to_dict(),
+      'micro': micro and {'examples': micro.examples} | micro.to_dict()['micro'], 'seconds': time.time() - start}
+  (folder / 'result.json').write_text(json.dumps(vars(options) | found, indent=2) + '\n')
+  show(found, report, micro)
+  return 0 if report.same else 1
+
+
+def show(found, report, micro):
+  """What was found, a line each."""
+  print(f'{found["parameters"]:,} parameters, {found["macs"]:,} MACs; model.tflite: {found["file_bytes"]:,} bytes, '
+        f'{found["weight_bytes"]:,} of weights; {found["seconds"]:.0f} s, load {os.getloadavg()[0]:.1f}')
+  print('test accuracy: ' + ', '.join(f'{name} {100 * value:.2f} %' for name, value in found['accuracy'].items()))
+  agreements = {'XNNPACK': report.xnnpack, 'builtin kernels': report.builtin}
+  for name, each in agreements.items():
+    print(f'{name}: ' + line(each, report.examples))
+  print(f'every tensor of the first images the same: {report.same}; problems: {len(report.audit_problems)}')
+  ram = f'cost.peak_ram {found["peak_ram_bytes"]:,} bytes'
+  if micro is None:
+    print(f'TFLite Micro: not run; {ram}')
+  else:
+    print(f'TFLite Micro: {line(micro.micro.agreement, micro.examples)}; arena {micro.micro.arena_bytes:,} bytes, '
+          f'{micro.micro.activation_bytes:,} of them activations; {ram}')
+
+
+def line(agreement, examples):
+  return (f'{100 * agreement.codes_equal:.4f} % of the output codes of {examples:,} images are those of the simulation, '
+          f'largest difference {agreement.max_code_difference}, same class {100 * agreement.argmax_agreement:.2f} %')
+
+
+def begin(options):
+  """The run's folder: a new one, or one that was left by a run of the same options."""
+  folder, text = pathlib.Path(options.out), json.dumps(vars(options), indent=2) + '\n'
+  kept = folder / 'options.json'
+  if (folder / 'result.json').exists() or (kept.exists() and kept.read_text() != text):
+    raise EffjaxError(f'--out {options.out} holds a run that is finished or had other options: give another folder')
+  folder.mkdir(parents=True, exist_ok=True)
+  kept.write_text(text)
+  return folder
+
+
+if __name__ == '__main__':
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument('--data-dir', help='where TensorFlow Datasets keeps cifar10')
+  parser.add_argument('--epochs', type=float, default=4, help='of float training; default %(default)s')
+  parser.add_argument('--qat-epochs', type=float, default=1, help='of quantization-aware training')
+  parser.add_argument('--batch-size', type=int, default=128)
+  parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--bits', type=int, choices=(4, 8), default=8, help='of all weights')
+  parser.add_argument('--micro', type=int, default=1000, help='test images for TFLite Micro, if it is installed')
+  parser.add_argument('--out', default='resnet8', metavar='FOLDER', help='for model.tflite, model.npz, result.json')
+  parser.add_argument('--limit', type=int, metavar='N', help='train and test on N images only')
+  given = parser.parse_args()
+  try:
+    parser.exit(main(given, begin(given)))
+  except EffjaxError as error:
+    parser.exit(2, f'{error}\n')

@@ -1,0 +1,145 @@
+import math
+
+import flax.linen as nn
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from effjax.graph.functions import recognised
+from effjax.graph.trace import evaluate, trace
+
+X = jnp.asarray(3 * np.random.default_rng(0).normal(size=(2, 5, 7)), jnp.float32)
+IMAGE = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 6, 3)), jnp.float32)
+MASK = np.tril(np.ones((5, 7), bool))
+
+
+def by_hand(x):
+  e = jnp.exp(x)
+  return e / e.sum(-1, keepdims=True)
+
+
+def safe_by_hand(x):
+  e = jnp.exp(x - jax.lax.stop_gradient(x.max(-1, keepdims=True)))
+  return e / e.sum(-1, keepdims=True)
+
+
+ONE = {  # what is one equation afterwards, by its name
+    'logistic': [jax.nn.sigmoid, lambda x: 1. / (1. + jnp.exp(-x)), lambda x: .5 * (1. + jnp.tanh(.5 * x))],
+    'tanh': [jnp.tanh, lambda x: 2. * jax.nn.sigmoid(2. * x) - 1.],
+    'hard_swish': [nn.hard_swish, lambda x: x * jnp.clip(x + 3., 0., 6.) / 6., lambda x: x * nn.hard_sigmoid(x),
+                   lambda x: x * (jnp.minimum(jnp.maximum(x + 3., 0.), 6.) * (1 / 6))],
+    'gelu': [nn.gelu, lambda x: nn.gelu(x, approximate=False),
+             lambda x: .5 * x * (1. + jax.lax.erf(x * (1 / math.sqrt(2))))],
+    'leaky_relu': [nn.leaky_relu, lambda x: jnp.where(x > 0, x, .2 * x), lambda x: jnp.maximum(x, .3 * x),
+                   hk.LeakyReLU if hasattr(hk, 'LeakyReLU') else nn.leaky_relu],
+    'elu': [nn.elu, lambda x: jnp.where(x > 0, x, jnp.exp(x) - 1.)],
+    'exp': [jnp.exp], 'log': [jnp.log], 'abs': [jnp.abs],
+    'sqrt': [jnp.sqrt, lambda x: x ** .5], 'rsqrt': [jax.lax.rsqrt, lambda x: 1. / jnp.sqrt(x), lambda x: x ** -.5],
+    'softmax': [nn.softmax, by_hand, safe_by_hand, lambda x: jnp.exp(nn.log_softmax(x))],
+    'log_softmax': [nn.log_softmax, lambda x: x - jax.scipy.special.logsumexp(x, -1, keepdims=True)],
+    'argmax': [lambda x: jnp.argmax(x, -1)]}
+
+NOT = {  # near misses, and what only part of is known
+    'another hard swish': (lambda x: x * nn.relu6(x + 2.) / 6., []),
+    'hard sigmoid': (nn.hard_sigmoid, []), 'relu': (nn.relu, []), 'clip': (lambda x: jnp.clip(x, -2., 2.), []),
+    'affine': (lambda x: 2. * x + 1., []), 'square': (lambda x: x * x, []), 'mish': (lambda x: x * jnp.tanh(nn.softplus(x)), ['tanh']),
+    'another gelu': (lambda x: .5 * x * (1. + jnp.tanh(.9 * (x + .044715 * x ** 3))), ['tanh']),
+    'silu': (nn.silu, ['logistic']), 'half a tanh': (lambda x: .5 * jnp.tanh(x), ['tanh']),
+    'softmax of scaled scores': (lambda x: nn.softmax(.25 * x), ['softmax']),
+    'softmax under a mask': (lambda x: nn.softmax(jnp.where(MASK, x, -1e9)), ['softmax']),
+    'softmax over other axes': (lambda x: nn.softmax(x, axis=1), ['exp']),
+    'normalisation': (lambda x: x * jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + 1e-6), ['rsqrt'])}
+
+
+def names(program):
+  return [eqn.name for eqn in program.eqns]
+
+
+def functions(program):
+  return [eqn.name for eqn in program.eqns if eqn.name in ONE and eqn.body is not None]
+
+
+@pytest.mark.parametrize(('name', 'f'), [(name, f) for name, fs in ONE.items() for f in fs])
+def test_one_equation_whatever_the_spelling(name, f):
+  program = recognised(trace(lambda p, x: f(x), {}, X))
+  assert names(program) == [name]
+
+
+@pytest.mark.parametrize('case', NOT)
+def test_what_is_not_the_function_stays(case):
+  f, inside = NOT[case]
+  assert functions(recognised(trace(lambda p, x: f(x), {}, X))) == inside
+
+
+def test_settings_tell_the_kinds_apart():
+  settings = lambda f: recognised(trace(lambda p, x: f(x), {}, X)).eqns[0].params
+  assert [settings(f)['approximate'] for f in ONE['gelu']] == [True, False, False]
+  assert [round(settings(f)['alpha'], 6) for f in ONE['leaky_relu'][:3]] == [.01, .2, .3]
+
+
+@pytest.mark.parametrize('f', [f for fs in ONE.values() for f in fs][:-1])
+def test_values_and_derivatives_are_those_of_the_equations(f):
+  plain = trace(lambda p, x: f(x), {}, X)
+  known = recognised(plain)
+  run = lambda program: lambda x: evaluate(program, [x])[0]
+  x = jnp.abs(X) + .1
+  np.testing.assert_array_equal(run(known)(x), run(plain)(x))
+  np.testing.assert_array_equal(jax.jit(jax.grad(lambda x: run(known)(x).sum()))(x),
+                                jax.jit(jax.grad(lambda x: run(plain)(x).sum()))(x))
+  for got, wanted in zip(jax.jvp(run(known), (x,), (x,)), jax.jvp(run(plain), (x,), (x,)), strict=True):
+    np.testing.assert_array_equal(got, wanted)
+  assert names(recognised(known)) == names(known)
+
+
+@pytest.mark.parametrize('f', [nn.hard_swish, nn.gelu, nn.softmax, nn.sigmoid])
+def test_bfloat16(f):
+  assert len(recognised(trace(lambda p, x: f(x), {}, X.astype(jnp.bfloat16))).eqns) == 1
+
+
+RESIZED = {
+    'nearest': lambda x: jax.image.resize(x, (2, 8, 12, 3), 'nearest'),
+    'repeat': lambda x: jnp.repeat(jnp.repeat(x, 2, 1), 2, 2),
+    'broadcast': lambda x: jnp.broadcast_to(x[:, :, None, :, None], (2, 4, 2, 6, 2, 3)).reshape(2, 8, 12, 3),
+    'one and a half': lambda x: jax.image.resize(x, (2, 6, 9, 3), 'nearest'),
+    'bilinear': lambda x: jax.image.resize(x, (2, 8, 12, 3), 'bilinear'),
+    'bilinear, uneven': lambda x: jax.image.resize(x, (2, 7, 13, 3), 'linear')}
+
+
+@pytest.mark.parametrize('case', RESIZED)
+def test_resizing(case):
+  plain = trace(lambda p, x: RESIZED[case](x), {}, IMAGE)
+  known = recognised(plain)
+  kind = 'bilinear' if 'bilinear' in case else 'nearest'
+  assert names(known) == [f'resize_{kind}']
+  assert known.eqns[0].params == {'size': plain.avals[plain.outputs[0]].shape[1:3], 'align_corners': False,
+                                  'half_pixel': True}
+  np.testing.assert_allclose(evaluate(known, [IMAGE])[0], evaluate(plain, [IMAGE])[0], rtol=1e-6)
+
+
+def test_other_resizings_stay():
+  for f in (lambda x: jax.image.resize(x, (2, 2, 3, 3), 'bilinear'), lambda x: jax.image.resize(x, (2, 8, 12, 3), 'cubic'),
+            lambda x: x.reshape(2, 6, 4, 3), lambda x: x.transpose(0, 2, 1, 3)):
+    assert not any(name.startswith('resize_') for name in names(recognised(trace(lambda p, x: f(x), {}, IMAGE))))  # noqa: B023
+
+
+def test_in_a_network_and_a_loop():
+  def block(p, x):
+    x = x @ p['w'] + p['b']
+    return x + nn.gelu(x) * nn.softmax(x * p['t'])
+
+  params = {'w': jnp.ones((7, 7)) / 7, 'b': jnp.ones((1, 1, 7)), 't': jnp.float32(2.)}
+  assert functions(recognised(trace(block, params, X))) == ['gelu', 'softmax']
+  loop = lambda p, x: jax.lax.scan(lambda x, w: (nn.hard_swish(x @ w), None), x, p)[0]
+  program = recognised(trace(loop, jnp.ones((3, 7, 7)), X))
+  assert [eqn.name for eqn in program.eqns[0].body.eqns] == ['dot_general', 'hard_swish']
+  np.testing.assert_array_equal(evaluate(program, [jnp.ones((3, 7, 7)) / 7, X])[0], loop(jnp.ones((3, 7, 7)) / 7, X))
+
+
+def test_what_another_equation_reads_is_recognised_too():
+  def f(x):
+    y = nn.softmax(x)
+    return jnp.log(y) + y
+
+  assert sorted(functions(recognised(trace(lambda p, x: f(x), {}, X)))) == ['log_softmax', 'softmax']
