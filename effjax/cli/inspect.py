@@ -25,19 +25,21 @@ def options_of(folder: pathlib.Path) -> Options:
                       'wrote') from error
 
 
-def verify(path: pathlib.Path) -> int:
+def verify(path: pathlib.Path, micro: bool = False) -> int:
   """Prints how a file compares with its network; 0 if it is the network, else 1.
 
   Args:
     path: the folder of a run, whose `model.tflite` runs on the test part; or a .tflite file with the network that
       `export.save` wrote beside it, with the ending .npz, which runs on random inputs.
+    micro: run it in TFLite Micro, too.
   """
   if path.suffix == '.tflite' or path.is_file():
     network = export.load(path.with_suffix('.npz'))
-    found = export.verify(path, network, _random(network))
+    found = export.verify(path, network, _random(network), micro=micro)
   else:
     options, network = options_of(path), export.load(path / 'model.npz')
-    found = export.verify(path / 'model.tflite', network, test_images(data.load(options.data, options.data_dir)))
+    images = test_images(data.load(options.data, options.data_dir))
+    found = export.verify(path / 'model.tflite', network, images, micro=micro)
   _show(found)
   return 0 if found.same else 1
 
@@ -57,11 +59,16 @@ def _show(found):
     table.add_row(row.name, row.op, str(row.bits), *cells[0], *cells[1])
   console = Console()
   console.print(table)
-  for name, run in (('XNNPACK', found.xnnpack), ('builtin kernels', found.builtin)):
+  runs = [('XNNPACK', found.xnnpack), ('builtin kernels', found.builtin)]
+  runs += [('TFLite Micro', found.micro.agreement)] if found.micro else []
+  for name, run in runs:
     first = f', first difference in {run.first_difference}' if run.first_difference else ''
     console.print(f'{name}: {found.examples} examples, same class {100 * run.argmax_agreement:.2f} %, equal output '
                   f'codes {100 * run.codes_equal:.2f} %, largest difference {run.max_code_difference}{first}',
                   markup=False)
+  if found.micro:
+    console.print(f'TFLite Micro: arena {found.micro.arena_bytes:,} bytes, of which {found.micro.activation_bytes:,} '
+                  'for activations')
   console.print(f'float tensors {found.float_tensors}, audit problems {len(found.audit_problems)}')
   for problem in found.audit_problems:
     console.print(problem, markup=False)

@@ -53,8 +53,10 @@ def _parser():
   run.add_argument('--out', help='new folder of the run; default runs/DATA-seedSEED-TIME')
   run.add_argument('--resume', metavar='RUN', help='continue the killed run in this folder, with its own options')
   verify = commands.add_parser('verify', help='run the file again and compare it with its network')
-  verify.add_argument('run_dir', metavar='RUN', type=pathlib.Path)
-  verify.set_defaults(run=lambda args: inspect.verify(args.run_dir))
+  verify.add_argument('path', metavar='RUN|FILE.tflite', type=pathlib.Path,
+                      help='the folder of a run; or a file with the network that export.save wrote beside it (.npz)')
+  verify.add_argument('--micro', action='store_true', help='run it in TFLite Micro, too (needs effjax[micro])')
+  verify.set_defaults(run=lambda args: inspect.verify(args.path, args.micro))
   _add_profile(commands.add_parser('profile', help='what each layer of a run costs, or each operation of any function'))
   return parser
 

@@ -182,8 +182,9 @@ def _network(op: Op | None, bits: int) -> Network:
     return Network((tensor('input', 1),), (Node('clamp', (0,), tensor('output', 1), 'relu', {}),), (1,))
   inputs, groups, outputs = _channels(op)
   top = 2 ** (bits - 1) - 1
+  scales = np.linspace(.01, .011, outputs, dtype=np.float32)
   weights = lambda *shape: dict(codes=np.clip(_random(*shape) * top, -top, top).astype(np.int8), bits=bits,
-                                scales=np.full(outputs, .01, np.float32), bias=np.ones(outputs, np.int32))
+                                scales=scales, bias=np.ones(outputs, np.int32))
   if op.kind == 'dense':
     node = Node('dense', (0,), tensor('output', outputs), 'relu', {}, **weights(inputs, outputs))
     return Network((tensor('input', inputs),), (node,), (1,))

@@ -1,4 +1,5 @@
 """The one adapter for LiteRT: the converter's private interface, and the interpreter."""
+import contextlib
 import functools
 import importlib
 import importlib.metadata
@@ -104,6 +105,15 @@ def schema():
   return load(RUNTIME, 'ai_edge_litert.schema_py_generated')
 
 
+@contextlib.contextmanager
+def _running():
+  """LiteRT's errors as ours."""
+  try:
+    yield
+  except (RuntimeError, ValueError) as error:
+    raise EffjaxError(f'LiteRT cannot run the file: {" ".join(str(error).split())[:400]}') from error
+
+
 class Interpreter:
   """LiteRT on one thread. `xnnpack=False`: the builtin kernels. `keep`: intermediate tensors can be read."""
 
@@ -111,12 +121,10 @@ class Interpreter:
     module = load(RUNTIME, 'ai_edge_litert.interpreter')
     kinds = module.OpResolverType
     kind = kinds.AUTO if xnnpack else kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    try:
+    with _running():
       self._interpreter = module.Interpreter(model_content=content, num_threads=1, experimental_op_resolver_type=kind,
                                              experimental_preserve_all_tensors=keep)
       self._interpreter.allocate_tensors()
-    except (RuntimeError, ValueError) as error:
-      raise EffjaxError(f'LiteRT cannot run the file: {" ".join(str(error).split())[:400]}') from error
     self.inputs = self._interpreter.get_input_details()
     self.outputs = self._interpreter.get_output_details()
 
@@ -128,12 +136,14 @@ class Interpreter:
 
   def set(self, *inputs: np.ndarray) -> None:
     """Copies the inputs in; `invoke` then computes."""
-    for detail, x in zip(self.inputs, inputs, strict=True):
-      self._interpreter.set_tensor(detail['index'], x)
+    with _running():
+      for detail, x in zip(self.inputs, inputs, strict=True):
+        self._interpreter.set_tensor(detail['index'], x)
 
   def invoke(self) -> None:
     """One inference."""
-    self._interpreter.invoke()
+    with _running():
+      self._interpreter.invoke()
 
   def tensor(self, index: int) -> np.ndarray:
     """An activation of the last run, by its index in the file."""

@@ -36,6 +36,9 @@ class Cell(NamedTuple):
   worst_example: int
 
 
+_OTHER = Cell(0., 255, 0)  # of a tensor that is not there
+
+
 class Row(NamedTuple):
   """One tensor of the file and the kernel that makes it."""
   name: str
@@ -139,6 +142,8 @@ def agreement(expected: Sequence[np.ndarray], got: Sequence[np.ndarray]) -> Agre
   >>> agreement([np.int8([[1, 5, 2]])], [np.int8([[1, 4, 2]])])[:3]
   (1.0, 1, 0.6666666666666666)
   """
+  if [x.shape for x in expected] != [x.shape for x in got]:
+    return Agreement(0., _OTHER.largest, 0.)
   difference = np.concatenate([np.abs(a.astype(int) - b).ravel() for a, b in zip(expected, got, strict=True)])
   same = (expected[0].argmax(-1) == got[0].argmax(-1)).mean()
   return Agreement(float(same), int(difference.max(initial=0)), float((difference == 0).mean()))
@@ -150,14 +155,17 @@ def _on_micro(content, codes, expected) -> OnMicro:
 
 
 def _cells(content, network, codes, kind, expected) -> list[Cell]:
-  """Every tensor that an operator makes."""
+  """Every tensor that a node makes; one that the file has not, or in another shape, differs altogether."""
   model = flatbuffer.read(content)
-  names = [network.tensors[i].name for i in flatbuffer.exposed(model)]
-  got = run(flatbuffer.write(model), codes, xnnpack=kind == 'xnnpack')
-  return [_cell(expected[name], each) for name, each in zip(names, got, strict=True)]
+  made = flatbuffer.exposed(model)
+  got = dict(zip(made, run(flatbuffer.write(model), codes, xnnpack=kind == 'xnnpack'), strict=True))
+  nodes = [(i, node) for i, node in enumerate(network.nodes, len(network.inputs)) if node.op != 'constant']
+  return [_cell(expected[node.output.name], got.get(i)) for i, node in nodes]
 
 
 def _cell(expected, got) -> Cell:
+  if got is None or got.shape != expected.shape:
+    return _OTHER
   difference = np.abs(expected.astype(int) - got).reshape(len(expected), -1)
   return Cell(float((difference == 0).mean()), int(difference.max(initial=0)), int(difference.max(1).argmax()))
 

@@ -11,7 +11,6 @@ import time
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from effjax import cost, data, export, graph, quantize
@@ -85,15 +84,12 @@ def exported(here, aware, slots):
   return network, export.tflite(network, here.folder / 'model.tflite')
 
 
-def checked(here, network, micro):
-  """What `verify` finds on all test images; on the first `micro` ones in TFLite Micro, None without; the accuracy."""
+def checked(here, network):
+  """All test images: what `verify` finds, TFLite Micro included where it is installed; the accuracy in LiteRT."""
   path, images = here.folder / 'model.tflite', test_images(here.dataset)
-  report = export.verify(path, network, images)
+  report = export.verify(path, network, images, micro=importlib.util.find_spec(PACKAGE) is not None)
   codes = run(path.read_bytes(), codes_of(network, (images,)), xnnpack=True)[0]
-  right = codes.argmax(-1) == here.dataset.test.fetch(np.arange(len(images)))['label']
-  if importlib.util.find_spec(PACKAGE) is None or not micro:
-    return report, None, float(right.mean())
-  return report, export.verify(path, network, images[:micro], traced=1, micro=True), float(right.mean())
+  return report, float((codes.argmax(-1) == here.dataset.test.fetch(np.arange(len(images)))['label']).mean())
 
 
 def steps(here, epochs):
@@ -109,39 +105,34 @@ def main(options, folder):
   fn, params, parameters = trained(here, options.epochs)
   aware, slots = tuned(here, fn, params, options.qat_epochs, options.bits)
   network, size = exported(here, aware, slots)
-  report, micro, right = checked(here, network, options.micro)
+  report, right = checked(here, network)
   weights, profile = aware.reparam.apply(*slots, None), graph.profile(fn, params, here.example())
   found = {
+      'options': vars(options), 'parameters': parameters, 'macs': int(cost.macs(profile, {})), 'file_bytes': size,
+      'weight_bytes': export.weight_bytes(network), 'peak_ram_bytes': int(cost.peak_ram(profile, {})),
       'accuracy': {'float': accuracy(here, lambda x: fn(params, x)),
-                   'qat': accuracy(here, lambda x: aware.apply(weights, x)), 'file': right},
-      'parameters': parameters, 'macs': int(cost.macs(profile, {})), 'peak_ram_bytes': int(cost.peak_ram(profile, {})),
-      'file_bytes': size, 'weight_bytes': export.weight_bytes(network), 'verify': report.to_dict(),
-      'micro': micro and {'examples': micro.examples} | micro.to_dict()['micro'], 'seconds': time.time() - start}
-  (folder / 'result.json').write_text(json.dumps(vars(options) | found, indent=2) + '\n')
-  show(found, report, micro)
+                   'quantization-aware': accuracy(here, lambda x: aware.apply(weights, x)), 'file': right},
+      'verify': report.to_dict(), 'seconds': time.time() - start}
+  (folder / 'result.json').write_text(json.dumps(found, indent=2) + '\n')
+  print('\n'.join(lines(found, report)))
   return 0 if report.same else 1
 
 
-def show(found, report, micro):
-  """What was found, a line each."""
-  print(f'{found["parameters"]:,} parameters, {found["macs"]:,} MACs; model.tflite: {found["file_bytes"]:,} bytes, '
-        f'{found["weight_bytes"]:,} of weights; {found["seconds"]:.0f} s, load {os.getloadavg()[0]:.1f}')
-  print('test accuracy: ' + ', '.join(f'{name} {100 * value:.2f} %' for name, value in found['accuracy'].items()))
-  agreements = {'XNNPACK': report.xnnpack, 'builtin kernels': report.builtin}
-  for name, each in agreements.items():
-    print(f'{name}: ' + line(each, report.examples))
-  print(f'every tensor of the first images the same: {report.same}; problems: {len(report.audit_problems)}')
-  ram = f'cost.peak_ram {found["peak_ram_bytes"]:,} bytes'
-  if micro is None:
-    print(f'TFLite Micro: not run; {ram}')
-  else:
-    print(f'TFLite Micro: {line(micro.micro.agreement, micro.examples)}; arena {micro.micro.arena_bytes:,} bytes, '
-          f'{micro.micro.activation_bytes:,} of them activations; {ram}')
-
-
-def line(agreement, examples):
-  return (f'{100 * agreement.codes_equal:.4f} % of the output codes of {examples:,} images are those of the simulation, '
-          f'largest difference {agreement.max_code_difference}, same class {100 * agreement.argmax_agreement:.2f} %')
+def lines(found, report):
+  """What was found, for a person."""
+  yield (f'{found["parameters"]:,} parameters, {found["macs"]:,} MACs; model.tflite {found["file_bytes"]:,} bytes, '
+         f'{found["weight_bytes"]:,} of weights; {found["seconds"]:.0f} s, load at the end {os.getloadavg()[0]:.1f}')
+  yield 'test accuracy: ' + ', '.join(f'{name} {100 * value:.2f} %' for name, value in found['accuracy'].items())
+  yield f'of {report.examples:,} test images, simulation against file:'
+  runs = {'XNNPACK': report.xnnpack, 'builtin kernels': report.builtin}
+  runs |= {'TFLite Micro': report.micro.agreement} if report.micro else {}
+  for name, each in runs.items():
+    yield (f'  {name}: {100 * each.codes_equal:.4f} % of the output codes equal, largest difference '
+           f'{each.max_code_difference}, same class {100 * each.argmax_agreement:.2f} %')
+  yield f'audit: {len(report.audit_problems)} problems; file and network the same: {report.same}'
+  arena = (f'arena {report.micro.arena_bytes:,} bytes, {report.micro.activation_bytes:,} of them activations'
+           if report.micro else "not installed (pip install 'effjax[micro]')")
+  yield f'TFLite Micro: {arena}; cost.peak_ram {found["peak_ram_bytes"]:,} bytes'
 
 
 def begin(options):
@@ -163,7 +154,6 @@ if __name__ == '__main__':
   parser.add_argument('--batch-size', type=int, default=128)
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--bits', type=int, choices=(4, 8), default=8, help='of all weights')
-  parser.add_argument('--micro', type=int, default=1000, help='test images for TFLite Micro, if it is installed')
   parser.add_argument('--out', default='resnet8', metavar='FOLDER', help='for model.tflite, model.npz, result.json')
   parser.add_argument('--limit', type=int, metavar='N', help='train and test on N images only')
   given = parser.parse_args()

@@ -188,6 +188,12 @@ def given():
   return network_given
 
 
+@pytest.fixture(scope='session')
+def nets():
+  """Flax modules."""
+  return NETS
+
+
 def pytest_generate_tests(metafunc):
   """`module`: every network. `some`: two of them."""
   for name, nets in {'module': NETS, 'some': [NETS[1], NETS[8]]}.items():

@@ -10,8 +10,8 @@ MIXES = {'int8': 8, 'int4': 4, 'mixed': lambda path: (2, 3, 4, 5, 8)[sum(map(ord
 
 
 @pytest.mark.parametrize('mix', MIXES)
-def test_file_is_the_simulation_code_for_code(ready, module, mix, tmp_path):
-  given = ready(module, MIXES[mix])
+def test_file_is_the_simulation_code_for_code(ready, some, mix, tmp_path):
+  given = ready(some, MIXES[mix])
   network = given.network()
   tflite(network, tmp_path / 'model.tflite')
   report = verify(tmp_path / 'model.tflite', network, given.x)
@@ -35,3 +35,28 @@ def test_missing_file_and_other_file_are_named(ready, tmp_path):
     verify(tmp_path / 'absent', None, ())
   with pytest.raises(EffjaxError, match='other is not a .tflite file'):
     verify(tmp_path / 'other', None, ())
+
+
+def test_another_networks_file_differs(ready, nets, tmp_path):
+  first, second = (ready(nets[i]).network() for i in (1, 8))
+  tflite(first, tmp_path / 'model.tflite')
+  report = verify(tmp_path / 'model.tflite', second, np.zeros((2, 12, 12, 3), np.float32))
+  assert not report.same and report.audit_problems
+  assert min(row.xnnpack.equal for row in report.tensors) == 0
+  changed = first.nodes[2]._replace(bias=first.nodes[2].bias + 2000)
+  network = first._replace(nodes=(*first.nodes[:2], changed, *first.nodes[3:]))
+  report = verify(tmp_path / 'model.tflite', network, np.zeros((2, 12, 12, 3), np.float32))
+  assert not report.same and report.xnnpack.first_difference == report.builtin.first_difference == changed.output.name
+  with pytest.raises(EffjaxError, match='LiteRT cannot run the file: .*Dimension mismatch'):
+    verify(tmp_path / 'model.tflite', ready(nets[1], size=8).network(), np.zeros((2, 8, 8, 3), np.float32))
+
+
+def test_on_microcontrollers(ready, nets, tmp_path):
+  pytest.importorskip('tflite_micro')
+  given = ready(nets[1])
+  network = given.network()
+  tflite(network, tmp_path / 'model.tflite')
+  report = verify(tmp_path / 'model.tflite', network, given.x[:8], micro=True)
+  assert report.micro.agreement.max_code_difference <= 1 and report.micro.agreement.codes_equal > .9
+  assert report.micro.arena_bytes > report.micro.activation_bytes > 12 * 12 * 3
+  assert report.to_dict()['micro']['arena_bytes'] == report.micro.arena_bytes
