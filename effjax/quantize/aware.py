@@ -35,7 +35,7 @@ class Deployed(NamedTuple):
 
 
 def aware(fn: Callable, params: PyTree, *args: PyTree, bits: int | Mapping[Path, int] = 8,
-          quantizer: ActivationQuantizer | None = None) -> Aware:
+          quantizer: ActivationQuantizer | None = None, dense_per_tensor: bool = False) -> Aware:
   """`fn` with every convolution's and product's weight on a learned grid, and every activation that is stored, too.
 
   Args:
@@ -43,9 +43,11 @@ def aware(fn: Callable, params: PyTree, *args: PyTree, bits: int | Mapping[Path,
     params, args: its parameters and a batch of real data, which the ranges start from.
     bits: of all weights, or by path; a kernel that is not named gets 8.
     quantizer: of the activations; None is `lsq_plus()`. `lsq_plus(16)` for kernels of 16-bit activations.
+    dense_per_tensor: one scale for all outputs of a dense layer, as older firmware wants it (BatchNorm behind it brings
+      back one for each).
 
   Raises:
-    EffjaxError: a path in `bits` that feeds no convolution or product.
+    EffjaxError: a path in `bits` that feeds no convolution or product; `dense_per_tensor` without a dense layer.
 
   >>> import jax, jax.numpy as jnp
   >>> found = aware(lambda p, x: x @ p['w'], {'w': jnp.eye(2)}, jnp.ones((1, 2)), bits=4)
@@ -53,13 +55,17 @@ def aware(fn: Callable, params: PyTree, *args: PyTree, bits: int | Mapping[Path,
   >>> sorted(slots.phi[0]), found.apply(found.reparam.apply(*slots, None), jnp.ones((1, 2))).shape
   (['weights/w'], (1, 2))
   """
-  kernels = {row.path for row in profile(fn, params, *args).rows if row.path is not None}
+  rows = [row for row in profile(fn, params, *args).rows if row.path is not None]
+  kernels = {row.path for row in rows}
+  dense = {row.path for row in rows if row.kind == 'dense'} if dense_per_tensor else set()
+  if dense_per_tensor and not dense:
+    raise EffjaxError(f'aware: dense_per_tensor=True, but none of {sorted(kernels)} is dense: leave it out')
   named = dict.fromkeys(kernels, bits) if isinstance(bits, int) else dict.fromkeys(kernels, 8) | dict(bits)
   check_kernels(named, kernels)
   quantized, ranges = activations(fn, params, *args, quantizer=quantizer)
   found = quantizers(fn, params, *args, quantizer=quantizer)
   apply = lambda both, *args: quantized(both[RANGES], both[WEIGHTS], *args)
-  return Aware(fn, apply, {WEIGHTS: params, RANGES: ranges}, _lsq(named), found)
+  return Aware(fn, apply, {WEIGHTS: params, RANGES: ranges}, _lsq(named, dense), found)
 
 
 def check_kernels(paths: Collection[Path], kernels: Collection[Path]) -> None:
@@ -82,9 +88,10 @@ def deployed(found: Aware, slots: Slots) -> Deployed:
   return Deployed(both[WEIGHTS], facts, ranges)
 
 
-def _lsq(bits: dict[Path, int]) -> Reparam:
+def _lsq(bits: dict[Path, int], per_tensor: Collection[Path]) -> Reparam:
+  kinds = {path: (width, path not in per_tensor) for path, width in bits.items()}
   parts = []
-  for width in sorted(set(bits.values())):
-    chosen = {f'{WEIGHTS}/{path}' for path, b in bits.items() if b == width}
-    parts.append(reparam.at(chosen.__contains__, lsq(width)))
+  for width, per_channel in sorted(set(kinds.values())):
+    chosen = {f'{WEIGHTS}/{path}' for path, kind in kinds.items() if kind == (width, per_channel)}
+    parts.append(reparam.at(chosen.__contains__, lsq(width, per_channel=per_channel)))
   return reparam.chain(*parts)

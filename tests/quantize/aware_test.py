@@ -52,3 +52,11 @@ def test_the_quantized_function_is_near_and_everything_in_it_trains():
 def test_bits_for_what_is_no_kernel_are_an_error():
   with pytest.raises(EffjaxError, match=r"bits are given for \['bias'\], which feed no convolution .* \['a', 'b'\]"):
     quantize.aware(fn, PARAMS, X, bits={'bias': 4})
+
+def test_dense_layers_with_one_scale():
+  found, slots = trained(dense_per_tensor=True, bits={'b': 4})
+  facts = quantize.deployed(found, slots).facts
+  assert {path: np.size(fact.scale) for path, fact in facts.items()} == {'a': 1, 'b': 1}
+  conv = lambda w, x: jax.lax.conv(x, w, (1, 1), 'SAME')
+  with pytest.raises(EffjaxError, match=r"aware: dense_per_tensor=True, but none of \[''\] is dense: leave it out"):
+    quantize.aware(conv, jnp.ones((2, 1, 3, 3)), jnp.ones((1, 1, 4, 4)), dense_per_tensor=True)
