@@ -96,5 +96,20 @@ def test_gradient_does_not_depend_on_how_the_batch_is_divided():
 
 @pytest.mark.parametrize('bits', [1, 9])
 def test_bits_outside_are_refused(bits):
-  with pytest.raises(EffjaxError, match=f'lsq_plus: bits must be 2 to 8, got {bits}'):
+  with pytest.raises(EffjaxError, match=f'lsq_plus: bits must be 2 to 8, or 16, got {bits}: choose from these'):
     lsq_plus(bits)
+
+
+def test_a_zero_point_that_does_not_train():
+  quantizer = lsq_plus(zero_point=-128)
+  phi = quantizer.init(jnp.asarray([[0., .5, 3.]]))
+  assert set(phi) == {'scale'} and int(quantizer.facts(phi)[1]) == -128
+  assert float(phi['scale']) == pytest.approx(3 / 255, rel=.1)
+  wide = lsq_plus(16)
+  x = jnp.asarray([[-2., .3, 1.]])
+  phi = wide.init(x)
+  assert set(phi) == {'scale'} and int(wide.facts(phi)[1]) == 0 and wide.bits == 16
+  np.testing.assert_allclose(wide.apply(phi, x), x, atol=1e-4)
+  for bits, zero_point, wanted in ((8, 200, 'in -128..127'), (16, 3, '0')):
+    with pytest.raises(EffjaxError, match=f'lsq_plus: zero_point must be {wanted}, got {zero_point}: leave it out'):
+      lsq_plus(bits, zero_point=zero_point)
