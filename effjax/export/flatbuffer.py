@@ -1,13 +1,24 @@
 """A .tflite file as mutable objects: reading, small edits, writing."""
+import struct
+
 import numpy as np
 
+from effjax.errors import EffjaxError
 from effjax.export import litert
 
 
 def read(content: bytes):
-  """The file as mutable objects of the schema."""
+  """The file as mutable objects of the schema.
+
+  Raises:
+    EffjaxError: it is torn or no .tflite file.
+  """
   s = litert.schema()
-  return s.ModelT.InitFromObj(s.Model.GetRootAs(bytearray(content), 0))
+  try:
+    return s.ModelT.InitFromObj(s.Model.GetRootAs(bytearray(content), 0))
+  except (struct.error, ValueError, TypeError, IndexError, AttributeError, MemoryError) as error:
+    raise EffjaxError(f'the file is torn, or no .tflite file ({type(error).__name__}: {error}): export it again'
+                      ) from error
 
 
 def write(model) -> bytes:

@@ -170,7 +170,7 @@ def test_a_file_that_is_not_its_network_is_told(copied, capsys):
   capsys.readouterr()
   file.write_bytes(content[:len(content) // 2])
   assert main(['verify', str(copied)]) == 2
-  assert re.fullmatch('effjax: LiteRT cannot run the file: .*\n', capsys.readouterr().err)
+  assert re.fullmatch(r'effjax: the file is torn, or no .tflite file \(.*\): export it again\n', capsys.readouterr().err)
 
 
 def test_a_corrupt_checkpoint(copied, capsys):

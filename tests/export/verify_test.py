@@ -60,3 +60,11 @@ def test_on_microcontrollers(ready, nets, tmp_path):
   assert report.micro.agreement.max_code_difference <= 1 and report.micro.agreement.codes_equal > .9
   assert report.micro.arena_bytes > report.micro.activation_bytes > 12 * 12 * 3
   assert report.to_dict()['micro']['arena_bytes'] == report.micro.arena_bytes
+
+
+def test_a_torn_file_is_named(ready, nets, tmp_path):
+  network = ready(nets[1]).network()
+  tflite(network, tmp_path / 'model.tflite')
+  (tmp_path / 'torn').write_bytes((tmp_path / 'model.tflite').read_bytes()[:900])
+  with pytest.raises(EffjaxError, match=r'the file is torn, or no .tflite file \(.*\): export it again'):
+    verify(tmp_path / 'torn', network, np.zeros((2, 12, 12, 3), np.float32))
