@@ -118,8 +118,6 @@ def identity(walk, eqn, x, constant) -> Pending:
   """`x` as a depthwise 1x1 convolution: what then folds in (BatchNorm before a convolution) costs one exact kernel."""
   rank = len(x.shape)
   axes = [i - constant.ndim for i, n in enumerate(constant.shape) if n > 1 and np.ptp(constant, i).any()] or [-1]
-  if len(axes) > 1 or (rank != 4 and axes != [-1]):
-    raise walk.refusal(eqn, 'its constant differs along other axes than the channels')
   order = None if axes == [-1] else (*(i for i in range(rank) if i != rank + axes[0]), rank + axes[0])
   source = layouts.transposed(walk, x, order) if order else x
   made = source.shape if rank == 4 else (1, 1, math.prod(x.shape[:-1]), x.shape[-1])

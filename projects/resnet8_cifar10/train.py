@@ -110,8 +110,10 @@ def count(tree):
   return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-def main(options, folder):
-  start, here = time.time(), setting(options, folder)
+def main(options):
+  start, folder = time.time(), pathlib.Path(options.out)
+  here = setting(options, folder)
+  begin(options, folder)
   fn, params, parameters = trained(here, options.epochs)
   aware, slots = tuned(here, fn, params, options.qat_epochs, options.bits)
   network, size = exported(here, aware, slots)
@@ -145,15 +147,13 @@ def lines(found, report):
   yield f'TFLite Micro: {arena}; cost.peak_ram {found["peak_ram_bytes"]:,} bytes'
 
 
-def begin(options):
-  """The run's folder: a new one, or one that was left by a run of the same options."""
-  folder, text = pathlib.Path(options.out), json.dumps(vars(options), indent=2) + '\n'
-  kept = folder / 'options.json'
+def begin(options, folder):
+  """Makes the run's folder, or takes one that a run of the same options left."""
+  kept, text = folder / 'options.json', json.dumps(vars(options), indent=2) + '\n'
   if (folder / 'result.json').exists() or (kept.exists() and kept.read_text() != text):
     raise EffjaxError(f'--out {options.out} holds a run that is finished or had other options: give another folder')
   folder.mkdir(parents=True, exist_ok=True)
   kept.write_text(text)
-  return folder
 
 
 if __name__ == '__main__':
@@ -166,8 +166,7 @@ if __name__ == '__main__':
   parser.add_argument('--bits', type=int, choices=(4, 8), default=8, help='of all weights')
   parser.add_argument('--out', default='resnet8', metavar='FOLDER', help='for model.tflite, model.npz, result.json')
   parser.add_argument('--limit', type=int, metavar='N', help='train and test on N images only')
-  given = parser.parse_args()
   try:
-    parser.exit(main(given, begin(given)))
+    parser.exit(main(parser.parse_args()))
   except EffjaxError as error:
     parser.exit(2, f'{error}\n')

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from effjax.errors import EffjaxError
-from effjax.export import finalize, simulate
+from effjax.export import finalize, simulate, tflite, verify
 from effjax.graph.taps import taps
 from effjax.reparam import Fact
 
@@ -79,6 +79,14 @@ def test_shapes_are_enough_and_inputs_may_be_several():
   assert simulate(network, (X, X)).shape == (16, 3)
 
 
+def windows(y, padding):
+  return jax.lax.reduce_window(y.reshape(-1, 1, 3, 1), 0., jax.lax.add, (1, 1, 2, 1), (1, 1, 1, 1), padding)
+
+
+def counted(y):
+  return windows(jnp.ones((1, 3)), ((0, 0), (0, 0), (1, 1), (0, 0)))
+
+
 REFUSED = {
     'sine': (jnp.sin, 'sin in .* cannot run on integers: no such kernel'),
     'odd clip': (lambda y: jnp.clip(y, -.3, .7), r"'fc' is clipped to \[-0.3, 0.7\]: wanted relu"),
@@ -88,6 +96,18 @@ REFUSED = {
     'batch moved': (lambda y: y.T.reshape(3, -1).T, r'is transposed by \(1, 0\): the batch must stay axis 0'),
     'over the batch': (lambda y: y - y.max(0, keepdims=True), 'reduce_max in .* is not stored as integers here'),
     'half a sum': (lambda y: y.reshape(-1, 3, 1).sum(1) / 2., "'fc/mean' is 1.5 times a mean: wanted 1 times"),
+    'over the batch, of integers': (lambda y: jnp.concatenate([y, y - y.mean(0, keepdims=True)], -1),
+                                    'reduce_sum in .* it reduces over the batch'),
+    'seven axes': (lambda y: (y.reshape(-1, 1, 1, 1, 1, 1, 3) ** 2).reshape(-1, 3),
+                   "'fc/mul': mul of 7 axes has no kernel: wanted at most 6, merge some"),
+    'stacked activations': (lambda y: jax.lax.scan(lambda c, w: (c, c * w), y, jnp.ones(2))[1][0],
+                            'it stacks activations: return only what it carries'),
+    'a product of examples': (lambda y: jnp.einsum('nc,mc->nm', y, y), 'wanted a product within each example, over one axis'),
+    'odd window': (lambda y: jax.lax.reduce_window(y, -jnp.inf, jax.lax.max, (1, 2), (1, 1), 'VALID'),
+                   r'wanted a 2-D NHWC window, not dilated, got \(1, 2\)'),
+    'sum over windows': (lambda y: 2. * windows(y, 'SAME'), 'a sum over windows that is no average has no kernel'),
+    'uneven average': (lambda y: windows(y, ((0, 0), (0, 0), (1, 1), (0, 0))) / counted(y),
+                       r'an average with padding .* that does not count zeros has no kernel: use SAME, VALID or'),
     'scanned activations': (lambda y: jax.lax.scan(lambda c, x: (c + x, None), jnp.zeros(3), y)[0],
                             'a scan over activations cannot run on integers: scan over parameters'),
 }
@@ -108,6 +128,37 @@ def test_double_quantization_is_refused_and_the_same_range_twice_is_not():
   with pytest.raises(EffjaxError, match="tap 'fc/concat/affine' rounds 'fc/concat' a second time, with another range"):
     build(tail, ranges)
   assert build(tail, ranges | {'fc/concat/affine': (.02, -5, 8)}).outputs
+
+
+def test_ranges_that_kernels_cannot_hold_are_named():
+  for tail, ranges, message in (
+      (jax.nn.sigmoid, {'fc/logistic': (.02, -5, 8)}, "'fc/logistic' has scale 0.02 and zero point -5, its kernel wants "
+                                                      '0.00390625 and -128: quantize.quantizers gives that'),
+      (jax.lax.rsqrt, {'fc/rsqrt': (.02, -5, 8)}, "'fc', which it reads, has zero point -5, wanted -128"),
+      (jax.nn.hard_swish, {'fc': (1., 0, 8), 'fc/hard_swish': (.005, 0, 8)},
+       'input scale / 128 is 0.00781, wanted less than its scale 0.005: narrow the input')):
+    with pytest.raises(EffjaxError, match=message):
+      build(tail, RANGES | ranges)
+  with pytest.raises(EffjaxError, match="range 'fc' has scale .* wanted a positive scale and 0: round and clip it"):
+    build(lambda y: y, {'input': (.1, 0, 16), 'fc': (.1, 3, 16)})
+  with pytest.raises(EffjaxError, match="range 'input' has 8 bits, wanted 8 of all, or 16 of all"):
+    build(lambda y: y, {'input': (.1, 0, 8), 'fc': (.1, 0, 16)})
+
+
+def test_a_transposed_convolution_with_dilation_is_refused():
+  conv = lambda p, x: jax.lax.conv_transpose(x, p['w'], (2, 2), 'SAME', rhs_dilation=(2, 2))
+  x = jnp.ones((1, 4, 4, 2))
+  with pytest.raises(EffjaxError, match='wanted a transposed convolution without dilation, groups or other strides'):
+    finalize(conv, {'w': jnp.ones((2, 2, 2, 3))}, {'w': Fact(bits=8, scale=jnp.ones((1, 1, 1, 3)))},
+             {'input': (.1, 0, 8), 'w': (.1, 0, 8)}, x)
+
+
+def test_what_is_joined_is_brought_to_one_range(tmp_path):
+  ranges = {'input': (.01, 3, 8), 'fc': (.02, -5, 8), 'fc/logistic': (1 / 256, -128, 8), 'fc/logistic/concat': (.02, -5, 8)}
+  network = build(lambda y: jnp.concatenate([y, jax.nn.sigmoid(y)], -1), {k: v for k, v in ranges.items() if k != 'fc'})
+  assert [node.op for node in network.nodes] == ['dense', 'logistic', 'quantize', 'concat']
+  tflite(network, tmp_path / 'model.tflite')
+  assert verify(tmp_path / 'model.tflite', network, X).same
 
 
 def test_mistakes_in_ranges_are_named():
