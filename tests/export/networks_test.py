@@ -26,7 +26,7 @@ NAMES = '''plain resnet pre_activation densenet googlenet squeezenet mobilenet_v
     channels_first'''.split()
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', [pytest.param(name, marks=pytest.mark.slow if name == 'vit' else ()) for name in NAMES])
 def test_every_code_of_every_tensor(name, given, tmp_path):
   ready = given(name)
   network = ready.network()
@@ -86,6 +86,7 @@ def test_what_has_no_kernel_of_16_bits_is_refused(given):
       given(name, 8, 16).network()
 
 
+@pytest.mark.slow
 def test_random_networks(tmp_path):
   """Three of the networks that the generator of the graph's tests draws, which have integer kernels throughout."""
   generator, random, made = beside('../graph/generator.py'), np.random.default_rng(0), 0
