@@ -1,12 +1,10 @@
 """What a .tflite file holds, against the network: operators, scales, zero points, codes, biases, and nothing else."""
 import numpy as np
 
-from effjax.export import flatbuffer, litert
+from effjax.export import flatbuffer, tensors
 from effjax.export.network import WEIGHTED, Network, Node, Tensor
 from effjax.export.operator_options import OPERATORS
 from effjax.export.write import in_file
-
-_BITS = {'INT2': 2, 'INT4': 4, 'INT8': 8, 'INT16': 16, 'INT32': 32, 'INT64': 64}
 
 
 def audit(content: bytes, network: Network) -> list[str]:
@@ -32,17 +30,11 @@ def float_tensors(content: bytes) -> int:
   return len(flatbuffer.floats(flatbuffer.read(content)))
 
 
-def bits(tensor) -> int:
-  """Bits of each integer of a tensor of the file; 0 if it holds none."""
-  types = litert.schema().TensorType
-  return next((n for name, n in _BITS.items() if getattr(types, name, None) == tensor.type), 0)
-
-
 def _tensor(model, tensor, ours: Tensor) -> list[str]:
   found = flatbuffer.quantization(tensor)
   wanted = None if ours.bits == 32 else (np.float32([ours.scale]), np.int64([ours.zero_point]))
   same = found == wanted if found is None or wanted is None else all(map(np.array_equal, found, wanted))
-  checks = {'type': bits(tensor) == ours.bits, 'shape': tuple(tensor.shape[1:]) == ours.shape[1:],
+  checks = {'type': tensors.bits(tensor) == ours.bits, 'shape': tuple(tensor.shape[1:]) == ours.shape[1:],
             'scale or zero point': same}
   return [what for what, equal in checks.items() if not equal]
 
@@ -50,8 +42,9 @@ def _tensor(model, tensor, ours: Tensor) -> list[str]:
 def _operators(model, network) -> list[str]:
   graph, first = model.subgraphs[0], len(network.inputs)
   nodes = [(first + i, node) for i, node in enumerate(network.nodes)]
+  differs = lambda i, node: not np.array_equal(tensors.codes(model, graph.tensors[i]).ravel(), node.codes.ravel())
   problems = [f'{node.output.name!r}: its constant differs' for i, node in nodes
-              if node.op == 'constant' and not np.array_equal(integers(model, graph.tensors[i]), node.codes.ravel())]
+              if node.op == 'constant' and differs(i, node)]
   nodes = [(i, node) for i, node in nodes if node.op != 'constant']
   found = [(flatbuffer.operator_name(model, o), int(o.outputs[0]), o) for o in graph.operators]
   sources = lambda node: [network.tensors[i] for i in node.inputs]
@@ -71,18 +64,9 @@ def _weights(model, node: Node, operator) -> list[str]:
   scales, zeros = flatbuffer.quantization(weight) or (np.float32([]), np.int64([1]))
   same_size = scales.size in (1, node.scales.size)
   checks = {
-      'its weight codes': bits(weight) >= node.bits and np.array_equal(integers(model, weight)[:node.codes.size],
-                                                                       in_file(node).ravel()),
+      'its weight codes': np.array_equal(tensors.codes(model, weight).ravel(), in_file(node).ravel()),
       'its weight scales': same_size and np.array_equal(np.broadcast_to(scales, node.scales.shape), node.scales),
       'its weight zero points': not zeros.any(),
-      'its biases': np.array_equal(integers(model, bias), node.bias)}
+      'its biases': np.array_equal(tensors.codes(model, bias), node.bias)}
   return [f'{name!r}: {what} differ' for what, equal in checks.items() if not equal]
 
-
-def integers(model, tensor) -> np.ndarray:
-  """A constant tensor's values, flat; several codes to a byte below 8 bits, the first in the lowest ones."""
-  data, n = np.asarray(model.buffers[tensor.buffer].data, np.uint8), bits(tensor)
-  if n >= 8:
-    return data.view(f'<i{n // 8}')
-  parts = (data[:, None] >> np.arange(0, 8, n, dtype=np.uint8)).ravel() & (2 ** n - 1)
-  return np.where(parts >= 2 ** (n - 1), parts.astype(np.int8) - 2 ** n, parts).astype(np.int8)

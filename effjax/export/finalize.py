@@ -9,7 +9,7 @@ import numpy as np
 from effjax import tree
 from effjax.errors import EffjaxError
 from effjax.export import operators
-from effjax.export.kernels import Kernel, Pending, Stored
+from effjax.export.kernels import Kernel, Pending, Stored, codes_of
 from effjax.export.network import Network, Node, Tensor
 from effjax.graph.places import find, only_clamps, placed
 from effjax.graph.trace import CUSTOM, Const, Eqn, users
@@ -219,17 +219,9 @@ def _readers(program) -> dict:
 
 def kernel(path: Path, value: Any, fact: Fact) -> Kernel:
   """A weight leaf as codes; see `finalize`."""
-  value = np.asarray(value, np.float32)
-  scale = np.broadcast_to(np.asarray(fact.scale, np.float32), value.shape)
-  codes = np.rint(value.astype(np.float64) / scale)
-  bits = int(np.max(fact.bits))
-  if not (2 <= bits <= 8 and np.abs(codes).max(initial=0) < 2 ** (bits - 1)):
-    raise EffjaxError(f'finalize: {path!r} has codes up to {np.abs(codes).max():.0f} for {bits} bits: '
-                      'wanted 2 to 8 bits and a symmetric range')
-  if not np.array_equal(codes.astype(np.float32) * scale, value):
-    raise EffjaxError(f'finalize: {path!r} is not codes times scale (largest difference '
-                      f'{np.abs(codes * scale - value).max():.2g}): pass the weights as deployed (key=None)')
-  return Kernel(path, bits, value, codes.astype(np.float32), scale)
+  codes, bits = codes_of('finalize', path, value, fact)
+  scale = np.broadcast_to(np.asarray(fact.scale, np.float32), codes.shape)
+  return Kernel(path, bits, np.asarray(value, np.float32), codes, scale)
 
 
 def pruned(network: Network) -> Network:

@@ -9,6 +9,7 @@ import numpy as np
 from effjax import tree
 from effjax.errors import EffjaxError
 from effjax.export import flatbuffer, tensors
+from effjax.export.kernels import codes_of
 from effjax.reparam import Fact
 from effjax.tree import Path, PyTree
 
@@ -68,14 +69,7 @@ def check(model, kernels: Mapping[Path, Coded]) -> None:
 
 
 def _coded(path, value, fact) -> Coded:
-  scale, bits = np.asarray(fact.scale, np.float32), int(np.max(fact.bits))
-  codes = np.rint(value.astype(np.float64) / scale)
-  if not (2 <= bits <= 8 and np.abs(codes).max(initial=0) < 2 ** (bits - 1)):
-    raise EffjaxError(f'float_tflite: {path!r} has codes up to {np.abs(codes).max():.0f} for {bits} bits: '
-                      'wanted 2 to 8 bits and a symmetric range')
-  if not np.array_equal(codes.astype(np.float32) * scale, value):
-    raise EffjaxError(f'float_tflite: {path!r} is not codes times scale (largest difference '
-                      f'{np.abs(codes * scale - value).max():.2g}): pass the weights as deployed (key=None)')
+  scale, (codes, bits) = np.asarray(fact.scale, np.float32), codes_of('float_tflite', path, value, fact)
   shape = (1,) * (value.ndim - scale.ndim) + scale.shape
   axes = [axis for axis, size in enumerate(shape) if size > 1]
   if len(axes) > 1:

@@ -4,7 +4,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from effjax.errors import EffjaxError
 from effjax.export.network import ACTIVATIONS, Node, Tensor
+from effjax.reparam import Fact
+from effjax.tree import Path
 
 _LARGEST_BIAS = {8: 2 ** 30, 16: 2 ** 46}  # by bits of the input
 
@@ -44,6 +47,24 @@ class Pending(NamedTuple):
   def linear(self) -> bool:
     """True if per-channel gains and biases fold into it."""
     return self.kernel is not None
+
+
+def codes_of(who: str, path: Path, value: Any, fact: Fact) -> tuple[np.ndarray, int]:
+  """The codes of a leaf, as float32, and their bits.
+
+  Raises:
+    EffjaxError: they do not fit the bits; the leaf is not codes times scale. `who` asks.
+  """
+  value, bits = np.asarray(value, np.float32), int(np.max(fact.bits))
+  scale = np.broadcast_to(np.asarray(fact.scale, np.float32), value.shape)
+  codes = np.rint(value.astype(np.float64) / scale)
+  if not (2 <= bits <= 8 and np.abs(codes).max(initial=0) < 2 ** (bits - 1)):
+    raise EffjaxError(f'{who}: {path!r} has codes up to {np.abs(codes).max():.0f} for {bits} bits: '
+                      'wanted 2 to 8 bits and a symmetric range')
+  if not np.array_equal(codes.astype(np.float32) * scale, value):
+    raise EffjaxError(f'{who}: {path!r} is not codes times scale (largest difference '
+                      f'{np.abs(codes * scale - value).max():.2g}): pass the weights as deployed (key=None)')
+  return codes.astype(np.float32), bits
 
 
 def scaled(pending: Pending, factor: np.ndarray) -> Pending | str:

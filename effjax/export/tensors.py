@@ -5,7 +5,7 @@ import numpy as np
 
 from effjax.export import litert
 
-BITS = {'INT4': 4, 'INT8': 8}  # of the types that codes are stored in
+BITS = {'INT2': 2, 'INT4': 4, 'INT8': 8, 'INT16': 16, 'INT32': 32, 'INT64': 64}  # of the integer types
 
 
 def kind(tensor) -> str:
@@ -15,8 +15,8 @@ def kind(tensor) -> str:
 
 
 def bits(tensor) -> int:
-  """Of each of its codes."""
-  return BITS[kind(tensor)]
+  """Of each of its integers; 0 if it holds none."""
+  return BITS.get(kind(tensor), 0)
 
 
 def content(model, tensor) -> np.ndarray | None:
@@ -26,11 +26,12 @@ def content(model, tensor) -> np.ndarray | None:
 
 
 def codes(model, tensor) -> np.ndarray:
-  """The int8 codes of an int4 or int8 constant."""
-  data = content(model, tensor)
-  if bits(tensor) == 4:  # the first of two is in the lower half
-    data = np.stack([data << 4, data], -1).ravel()[:np.prod(tensor.shape, dtype=int)].view(np.int8) >> 4
-  return data.view(np.int8).reshape(tensor.shape)
+  """The integers of a constant; several to a byte below 8 bits, the first in the lowest ones."""
+  data, n, size = content(model, tensor), bits(tensor), int(np.prod(tensor.shape))
+  if n < 8:
+    parts = ((data[:, None] >> np.arange(0, 8, n, dtype=np.uint8)).ravel() & (2 ** n - 1)).astype(np.int8)
+    return np.where(parts >= 2 ** (n - 1), parts - 2 ** n, parts).astype(np.int8)[:size].reshape(tensor.shape)
+  return data.view(f'<i{n // 8}').reshape(tensor.shape)
 
 
 def store(model, tensor, value: np.ndarray, kind: str) -> None:
