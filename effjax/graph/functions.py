@@ -2,7 +2,7 @@
 
 A device has one kernel for GELU or softmax; a trace has eight equations. `recognised` makes one equation of them.
 """
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +11,8 @@ import numpy as np
 
 from effjax.graph import known
 from effjax.graph.fingerprint import fingerprint
-from effjax.graph.trace import CUSTOM, Const, Eqn, Program, Var, constants, evaluate, execute, flatten, needed, users
+from effjax.graph.trace import (CUSTOM, Const, Eqn, Program, Var, constants, evaluate, execute, flatten, needed, users,
+                                weights)
 
 ELEMENTWISE = frozenset('''add sub mul div neg max min clamp exp exp2 log log1p expm1 tanh logistic erf erfc erf_inv
     integer_pow pow square sqrt rsqrt cbrt abs sign select_n ge gt le lt eq ne and or not convert_element_type
@@ -21,6 +22,7 @@ MOVES = frozenset({'gather', 'dot_general', 'transpose', 'reshape', 'broadcast_i
                    'squeeze'})
 _CURVED = frozenset('''exp exp2 log log1p expm1 tanh logistic erf erfc integer_pow pow square sqrt rsqrt abs select_n
     mul argmax'''.split())  # without one of these a cone is affine, or a clamp
+_SHORT = (np.dtype(jnp.bfloat16), np.dtype(np.float16))
 _LARGEST = 40  # equations of a group
 _MATCHES: dict[tuple, tuple[str, dict[str, Any]] | None] = {}  # what groups turned out to be
 
@@ -35,29 +37,33 @@ def recognised(program: Program) -> Program:
   """The program with each known function of one value (see `effjax.graph.known`) as one equation of its name.
 
   A group of equations that leads from one value to another is that function if it gives the function's values: on a
-  grid over [-8, 8], or on random rows or images of its shape. What depends on a second value, a parameter too, is none.
-  The largest group wins. Values and derivatives stay, as the equation runs the group.
+  grid, dense over [-8, 8] and sparse up to 1024, or on random rows or images of its shape. What depends on a second
+  value, a parameter too, is none, nor is what is made of parameters alone. The largest group wins. Values and derivatives stay, as the equation runs the group.
 
   >>> from effjax.graph.trace import trace
   >>> program = trace(lambda p, x: x * jax.nn.relu6(x + 3.) / 6., {}, jnp.ones((1, 4)))
   >>> [eqn.name for eqn in recognised(program).eqns]
   ['hard_swish']
   """
+  return _recognised(program, weights(program))
+
+
+def _recognised(program: Program, skipped: Container[Var]) -> Program:
   at, fixed = {v: i for i, eqn in enumerate(program.eqns) for v in eqn.outputs}, constants(program)
   readers, found = users(program), {}
   inside: set[Var] = set()  # what nothing else needs once a group is one equation
   for eqn in reversed(program.eqns):
     v = eqn.outputs[0] if len(eqn.outputs) == 1 else None
     dead = v in inside and all(i >= 0 and not inside.isdisjoint(program.eqns[i].outputs) for i in readers[v])
-    if v is None or dead or v in fixed or isinstance(eqn.primitive, Function):
+    if v is None or dead or v in fixed or v in skipped or isinstance(eqn.primitive, Function):
       continue
-    for source, group in sorted(_cones(eqn, at, program, fixed), key=lambda cone: -len(cone[1])):
-      if (call := _call(program, source, group, fixed)) is not None:
+    for source, group in reversed(list(_cones(eqn, at, program, fixed))):
+      if (call := _call(program, at, source, group, fixed)) is not None:
         found[v] = call
         inside.update(u for e in group for u in e.outputs)
         break
   eqns = [found.get(eqn.outputs[0], eqn) if eqn.outputs else eqn for eqn in program.eqns]
-  eqns = [eqn._replace(body=recognised(eqn.body)) if eqn.name == 'scan' else eqn for eqn in eqns]
+  eqns = [eqn._replace(body=_recognised(eqn.body, skipped)) if eqn.name == 'scan' else eqn for eqn in eqns]
   return program._replace(eqns=tuple(needed(eqns, program.outputs)))
 
 
@@ -89,74 +95,101 @@ def _names(group) -> set[str]:
   return {eqn.name for eqn in (*group, *inner)} - CUSTOM
 
 
-def _call(program, source, group, fixed) -> Eqn | None:
+def _call(program, at, source, group, fixed) -> Eqn | None:
   """The equation for a group, if it is a known function."""
-  names, end = _names(group), group[0]
-  before, after = (program.avals[v] for v in (source, end.outputs[0]))
-  if not jnp.issubdtype(before.dtype, jnp.floating):
+  before, after = (program.avals[v] for v in (source, group[0].outputs[0]))
+  try_ = _try(_names(group), before, after) if jnp.issubdtype(before.dtype, jnp.floating) else None
+  if try_ is None:
     return None
-  body = _body(program, source, group, fixed)
-  if names <= ELEMENTWISE and before.shape == after.shape and names & _CURVED:
-    match = _on_grid(body, before)
-  elif names <= ROWS and before.shape[:-1] == after.shape[:max(len(before.shape) - 1, 0)] and names & _CURVED:
-    match = _on_values(body, before, known.ROWS)
-  elif names <= MOVES and len(before.shape) == len(after.shape) == 4 and before.shape[1:3] != after.shape[1:3]:
-    match = _on_values(body, before, known.resizes(before.shape, after.shape))
-  else:
-    match = None
+  body = _body(program, at, source, group, fixed)
+  match = try_(body, before)
   if match is None:
     return None
-  return Eqn(Function(match[0]), (source,), end.outputs, match[1], end.scope, end.source, body)
+  return Eqn(Function(match[0]), (source,), group[0].outputs, match[1], group[0].scope, group[0].source, body)
 
 
-def _body(program, source, group, fixed) -> Program:
+def _try(names, before, after):
+  """How a group of primitives of these names is compared with known functions; None if it can be none."""
+  if names <= ELEMENTWISE and before.shape == after.shape and names & _CURVED:
+    return _on_grid
+  if names <= ROWS and before.shape[:-1] == after.shape[:max(len(before.shape) - 1, 0)] and names & _CURVED:
+    return lambda body, aval: _run(body, _random(aval, known.OFFSETS), _wide, known.ROWS)
+  if names <= MOVES and len(before.shape) == len(after.shape) == 4 and before.shape[1:3] != after.shape[1:3]:
+    return lambda body, aval: _run(body, _random(aval, (0.,)), _wide, known.resizes(before.shape, after.shape))
+  return None
+
+
+def _body(program, at, source, group, fixed) -> Program:
   """The group as a program of its own, with the constants that it reads."""
-  eqns = {id(eqn): eqn for eqn in group}
+  eqns = {at[eqn.outputs[0]]: eqn for eqn in group}
   waiting = [v for eqn in group for v in eqn.inputs]
   while waiting:
     v = waiting.pop()
-    if not isinstance(v, Const) and v in fixed and id(fixed[v]) not in eqns:
-      eqns[id(fixed[v])] = fixed[v]
+    if not isinstance(v, Const) and v in fixed and at[v] not in eqns:
+      eqns[at[v]] = fixed[v]
       waiting += fixed[v].inputs
-  ordered = [eqn for eqn in program.eqns if id(eqn) in eqns]
-  return Program(tuple(ordered), (source,), group[0].outputs, program.avals, {}, None)
+  return Program(tuple(eqns[i] for i in sorted(eqns)), (source,), group[0].outputs, program.avals, {}, None)
 
 
 def _on_grid(body: Program, aval) -> tuple[str, dict[str, Any]] | None:
   """An elementwise group on a grid of its own shape; None if its constants are no numbers."""
-  x = known.GRID.astype(aval.dtype)
   numbers: set[Var] = set()
 
   def bind(eqn, args):
     constant = all(isinstance(v, Const) or v in numbers for v in eqn.inputs)
     numbers.update(eqn.outputs if constant else ())
-    if eqn.name in CUSTOM:  # its own program, which is for any shape
-      return evaluate(eqn.body, args, bind)
     args = jnp.broadcast_arrays(*args) if eqn.name == 'select_n' else args
-    return [args[0]] if constant and eqn.name in ('broadcast_in_dim', 'reshape') else execute(eqn, args)
-  return _run(body, x, bind, known.ELEMENTWISE)
+    return [args[0]] if constant and eqn.name in ('broadcast_in_dim', 'reshape') else _wide(eqn, args, bind)
+  return _run(body, [(known.GRID, aval.dtype)], bind, known.ELEMENTWISE)
 
 
-def _on_values(body, aval, table) -> tuple[str, dict[str, Any]] | None:
-  """Another group on random values of the shape that it was traced for."""
-  return _run(body, np.random.default_rng(0).normal(size=aval.shape).astype(aval.dtype), execute, table)
+def _random(aval, offsets):
+  x = np.random.default_rng(0).normal(size=aval.shape)
+  return [(x + offset, aval.dtype) for offset in offsets]
 
 
-def _run(body, x, bind, table):
-  key = (_key(body), str(x.dtype), x.shape)
+def _wide(eqn, args, bind=None):
+  """The equation in float32 where it was traced in 16 bits: only the constants that it reads are rounded then."""
+  if eqn.body is not None:
+    return evaluate(eqn.body, args, bind or _wide)
+  params = {name: np.dtype(np.float32) if isinstance(x, np.dtype) and x in _SHORT else x
+            for name, x in eqn.params.items()}
+  return execute(eqn._replace(params=params), list(map(_widened, args)))
+
+
+def _widened(x):
+  return jnp.asarray(x).astype(np.float32) if jnp.result_type(x) in _SHORT else x
+
+
+def _run(body, inputs, bind, table):
+  x, dtype = inputs[0]
+  key = (_key(body), str(dtype), x.shape)
   if key not in _MATCHES:
-    _MATCHES[key] = _matched(body, x, bind, table)
+    _MATCHES[key] = _matched(body, inputs, bind, table)
   return _MATCHES[key]
 
 
-def _matched(body, x, bind, table):
+def _matched(body, inputs, bind, table):
+  """The one function of the table that the group agrees with on all inputs."""
+  found = None
+  for x, dtype in inputs:
+    x = np.asarray(x, np.float32 if dtype in _SHORT else dtype)
+    got = _values(body, x, bind)
+    close = 2.5e-3 if dtype in _SHORT else 1e-5  # a constant of bfloat16 is up to 2e-3 away
+    found = None if got is None else known.match(np.asarray(x, np.float64), got, table, close)
+    if found is None:
+      return None
+    table = table if table is known.ELEMENTWISE else [entry for entry in table if entry[:2] == found]
+  return found
+
+
+def _values(body, x, bind):
   try:
     with jax.ensure_compile_time_eval():
       got = np.asarray(jax.jit(lambda x: evaluate(body, [x], bind)[0])(x))
   except (TypeError, ValueError):
     return None
-  got = got.astype(np.int64 if np.issubdtype(got.dtype, np.integer) else np.float64)
-  return known.match(np.asarray(x, np.float64), got, table, 1e-5 if x.dtype == np.float32 else 2e-2)
+  return got.astype(np.int64 if np.issubdtype(got.dtype, np.integer) else np.float64)
 
 
 def _key(body: Program) -> str:

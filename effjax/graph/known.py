@@ -5,35 +5,52 @@ from typing import Any
 
 import numpy as np
 
-GRID = np.linspace(-8., 8., 511)
+_NEAR, _FAR = np.linspace(-8., 8., 511), 2. ** np.arange(4, 11)
+GRID = np.concatenate([-_FAR[::-1], _NEAR, _FAR])  # as far as clamps go that guard an exponential
+OFFSETS = (0., 50., -50.)  # of random rows: softmax does not change, a clamp shows
 Table = Iterable[tuple[str, dict[str, Any], Callable]]
+
+_OVERFLOW = 40.  # beyond it, what is not finite says nothing: `exp(2 x)` is infinite in float32
+_RELATIVE = frozenset({'exp', 'abs', 'sqrt', 'rsqrt', 'leaky_relu', 'softmax'})  # small values matter: no epsilon is lost
 
 
 def match(x: np.ndarray, got: np.ndarray, table: Table, close: float) -> tuple[str, dict[str, Any]] | None:
-  """(name, settings) of the first function whose values at `x` are `got`, to `close (1 + |value|)`.
+  """(name, settings) of the function whose values at `x` are nearest to `got`, at most `close (1 + |value|)` away.
+
+  Of functions whose small values matter (exp, roots, softmax ...): at most `close |value|`. Integers are equal.
 
   >>> match(GRID, np.tanh(GRID), ELEMENTWISE, 1e-6)
   ('tanh', {})
   >>> match(GRID, np.where(GRID < 0, .25 * GRID, GRID), ELEMENTWISE, 1e-6)
   ('leaky_relu', {'alpha': 0.25})
   """
-  for name, settings, function in table:
-    with np.errstate(all='ignore'):
-      wanted = function(x)
-    if wanted is not None and wanted.shape == got.shape and _same(got, wanted, close):
-      return name, dict(settings)
-  alpha = float(np.float32(got[0] / x[0])) if table is ELEMENTWISE and np.isfinite(got[0]) else 1.
-  if alpha > 0 and alpha != 1 and _same(got, np.where(x < 0, alpha * x, x), close):
-    return 'leaky_relu', {'alpha': alpha}
-  return None
+  entries = [*table, *_leaky_relu(x, got, close)] if table is ELEMENTWISE else list(table)
+  with np.errstate(all='ignore'):
+    errors = [_error(x, got, function(x), 1e-30 if name in _RELATIVE else 1.) for name, _, function in entries]
+  best = int(np.argmin(errors)) if errors else 0
+  return (entries[best][0], dict(entries[best][1])) if errors and errors[best] <= close else None
 
 
-def _same(got, wanted, close):
-  if got.dtype != wanted.dtype:
-    return False
+def _error(x, got, wanted, floor):
+  """The largest difference, as a part of `floor + |wanted|`."""
+  if got.dtype != wanted.dtype or got.shape != wanted.shape:
+    return np.inf
+  if not np.issubdtype(got.dtype, np.floating):
+    return 0. if np.array_equal(got, wanted) else np.inf
+  if x.shape == got.shape:
+    says = (np.abs(x) <= _OVERFLOW) | np.isfinite(got)
+    got, wanted = got[says], wanted[says]
   finite = np.isfinite(wanted)
-  same = np.array_equal(got[~finite], wanted[~finite], equal_nan=True)
-  return same and bool((np.abs(got[finite] - wanted[finite]) <= close * (1 + np.abs(wanted[finite]))).all())
+  if not np.array_equal(got[~finite], wanted[~finite], equal_nan=True) or not np.isfinite(got[finite]).all():
+    return np.inf
+  return np.max(np.abs(got[finite] - wanted[finite]) / (floor + np.abs(wanted[finite])), initial=0.)
+
+
+def _leaky_relu(x, got, close):
+  """The leaky ReLU that `got` may be: its slope is that of the first value, at a power of two."""
+  alpha = float(np.float32(got[0] / x[0])) if got.shape == x.shape and np.isfinite(got[0]) else 1.
+  if alpha > 0 and abs(alpha - 1) > 2 * close:  # else it is affine
+    yield 'leaky_relu', {'alpha': alpha}, lambda x: np.where(x < 0, alpha * x, x)
 
 
 def _softmax(x):
@@ -65,6 +82,8 @@ def resizes(before: tuple[int, ...], after: tuple[int, ...]) -> Table:
   """Nearest and bilinear resizing from one NHWC shape to another, in TFLite's three conventions.
 
   Half pixels: `src = (dst + .5) in / out - .5`; aligned corners: `src = dst (in - 1) / (out - 1)`; else `dst in / out`.
+  Nearest rounds `src` with aligned corners, halves up; with half pixels it is the floor of `(dst + .5) in / out`, else
+  of `src`. TFLite multiplies in float32, which now and then is the pixel before.
   """
   if before[0] != after[0] or before[3] != after[3]:
     return []
@@ -78,10 +97,16 @@ def resizes(before: tuple[int, ...], after: tuple[int, ...]) -> Table:
 
 def _weights(kind: str, n: int, m: int, aligned: bool, half: bool) -> np.ndarray:
   """How much of each of n pixels is in each of m."""
-  at = np.arange(m)
   if kind == 'nearest':
-    source = np.floor((at + .5) * n / m) if half else np.rint(at * (n - 1) / max(m - 1, 1)) if aligned else at * n // m
-    return np.eye(n)[np.clip(source, 0, n - 1).astype(int)]
+    return np.eye(n)[_nearest(n, m, aligned, half)]
+  at = np.arange(m)
   source = (at + .5) * n / m - .5 if half else at * (n - 1) / max(m - 1, 1) if aligned else at * n / m
   source = np.clip(source, 0, n - 1)
   return np.maximum(0, 1 - np.abs(source[:, None] - np.arange(n)))
+
+
+def _nearest(n, m, aligned, half):
+  corner = int(aligned and m > 1)
+  step = np.float32(n - corner) / np.float32(m - corner)
+  place = (np.arange(m, dtype=np.float32) + np.float32(half / 2)) * step
+  return np.minimum(np.floor(place.astype(np.float64) + aligned / 2).astype(int), n - 1)

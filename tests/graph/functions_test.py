@@ -44,7 +44,7 @@ ONE = {  # what is one equation afterwards, by its name
 NOT = {  # near misses, and what only part of is known
     'another hard swish': (lambda x: x * nn.relu6(x + 2.) / 6., []),
     'hard sigmoid': (nn.hard_sigmoid, []), 'relu': (nn.relu, []), 'clip': (lambda x: jnp.clip(x, -2., 2.), []),
-    'affine': (lambda x: 2. * x + 1., []), 'square': (lambda x: x * x, []), 'mish': (lambda x: x * jnp.tanh(nn.softplus(x)), ['tanh']),
+    'affine': (lambda x: 2. * x + 1., []), 'almost nothing': (lambda x: x * 1.00001, []), 'square': (lambda x: x * x, []), 'mish': (lambda x: x * jnp.tanh(nn.softplus(x)), ['tanh']),
     'another gelu': (lambda x: .5 * x * (1. + jnp.tanh(.9 * (x + .044715 * x ** 3))), ['tanh']),
     'silu': (nn.silu, ['logistic']), 'half a tanh': (lambda x: .5 * jnp.tanh(x), ['tanh']),
     'softmax of scaled scores': (lambda x: nn.softmax(.25 * x), ['softmax']),
