@@ -1,23 +1,34 @@
-"""The notebook runs from its first cell to its last, and its figures are what it promises."""
+"""The notebooks run from the first cell to the last, and their figures are what they promise."""
 import pathlib
 
 import nbclient
 import nbformat
 import pytest
 
-NOTEBOOK = pathlib.Path(__file__).parent.parent / 'colabs' / 'compress_your_model.ipynb'
+COLABS = pathlib.Path(__file__).parent.parent / 'colabs'
 
 
-@pytest.fixture(scope='module')
-def figures(tmp_path_factory):
+def run(name, tmp_path_factory):
   """The table that the last cell prints: name -> number."""
-  notebook = nbformat.read(NOTEBOOK, as_version=4)
+  notebook = nbformat.read(COLABS / name, as_version=4)
   folder = tmp_path_factory.mktemp('notebook')
   nbclient.NotebookClient(notebook, timeout=600, kernel_name='python3',
                           resources={'metadata': {'path': str(folder)}}).execute()
   assert (folder / 'model.tflite').stat().st_size > 0
   lines = [line for out in notebook.cells[-1].outputs for line in out.text.splitlines()]
   return {name.strip(): float(value) for name, value in (line.rsplit(None, 1) for line in lines)}
+
+
+@pytest.fixture(scope='module')
+def figures(tmp_path_factory):
+  return run('compress_your_model.ipynb', tmp_path_factory)
+
+
+def test_an_exported_model_is_its_simulation(tmp_path_factory):
+  found = run('export_any_flax_model.ipynb', tmp_path_factory)
+  assert (found['same'], found['audit problems']) == (1., 0.)
+  assert found['float accuracy'] >= .97 and found['integer accuracy'] >= found['float accuracy'] - .02
+  assert found['dynamic bytes'] <= found['weight_only bytes'] < found['float16 bytes'] < found['float32 bytes']
 
 
 def test_the_file_is_the_network(figures):
@@ -32,6 +43,7 @@ def test_the_budget_is_met_and_accuracy_kept(figures):
   assert figures['float accuracy'] >= .98
 
 
-def test_the_notebook_is_kept_without_outputs():
-  cells = [cell for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == 'code']
+@pytest.mark.parametrize('path', sorted(COLABS.glob('*.ipynb')), ids=lambda path: path.stem)
+def test_notebooks_are_kept_without_outputs(path):
+  cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == 'code']
   assert not any(cell.outputs or cell.execution_count for cell in cells)

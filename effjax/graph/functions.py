@@ -185,7 +185,7 @@ def _matched(body, inputs, bind, table):
 
 def _values(body, x, bind):
   try:
-    with jax.ensure_compile_time_eval():
+    with jax.ensure_compile_time_eval(), jax.default_device(jax.devices('cpu')[0]):
       got = np.asarray(jax.jit(lambda x: evaluate(body, [x], bind)[0])(x))
   except (TypeError, ValueError):
     return None

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from effjax.graph import known
 from effjax.graph.functions import recognised
 from effjax.graph.trace import evaluate, trace
 
@@ -44,6 +45,13 @@ ONE = {  # what is one equation afterwards, by its name
 NOT = {  # near misses, and what only part of is known
     'another hard swish': (lambda x: x * nn.relu6(x + 2.) / 6., []),
     'hard sigmoid': (nn.hard_sigmoid, []), 'relu': (nn.relu, []), 'clip': (lambda x: jnp.clip(x, -2., 2.), []),
+    'exp of a clamp': (lambda x: jnp.exp(jnp.minimum(x, 10.)), ['exp']),
+    'abs of a clamp': (lambda x: jnp.abs(jnp.clip(x, -500., 500.)), ['abs']),
+    'softmax of a clamp': (lambda x: nn.softmax(jnp.clip(x, -5., 5.)), ['softmax']),
+    'argmax of a clamp': (lambda x: jnp.argmax(jnp.clip(x, -5., 5.), -1), ['argmax']),
+    'variance and epsilon': (lambda x: x.var(-1, keepdims=True) + 1e-5, []),
+    'nearly one': (lambda x: x * 1.000001, []), 'abs and epsilon': (lambda x: jnp.abs(x) + 1e-6, ['abs']),
+    'elu of another alpha': (lambda x: nn.elu(x, .99), []),
     'affine': (lambda x: 2. * x + 1., []), 'almost nothing': (lambda x: x * 1.00001, []), 'square': (lambda x: x * x, []), 'mish': (lambda x: x * jnp.tanh(nn.softplus(x)), ['tanh']),
     'another gelu': (lambda x: .5 * x * (1. + jnp.tanh(.9 * (x + .044715 * x ** 3))), ['tanh']),
     'silu': (nn.silu, ['logistic']), 'half a tanh': (lambda x: .5 * jnp.tanh(x), ['tanh']),
@@ -93,9 +101,37 @@ def test_values_and_derivatives_are_those_of_the_equations(f):
   assert names(recognised(known)) == names(known)
 
 
-@pytest.mark.parametrize('f', [nn.hard_swish, nn.gelu, nn.softmax, nn.sigmoid])
-def test_bfloat16(f):
-  assert len(recognised(trace(lambda p, x: f(x), {}, X.astype(jnp.bfloat16))).eqns) == 1
+ROW = jnp.asarray(np.random.default_rng(0).normal(size=(1, 1000)), jnp.bfloat16)
+SHORT = [  # in bfloat16, whose constants are a part in 500 away
+    (nn.hard_swish, ['hard_swish']), (nn.gelu, ['gelu']), (nn.softmax, ['softmax']), (nn.sigmoid, ['logistic']),
+    (lambda x: jnp.argmax(x, -1), ['argmax']), (lambda x: nn.softmax(x * jnp.bfloat16(.25)), ['softmax']),
+    (lambda x: jnp.argmax(x * x, -1), ['argmax']), (lambda x: x * nn.sigmoid(jnp.bfloat16(1.702) * x), ['logistic']),
+    (lambda x: nn.elu(x, .99), []), (lambda x: jnp.tanh(x) * jnp.bfloat16(1.0078125), ['tanh'])]
+
+
+@pytest.mark.parametrize('case', range(len(SHORT)))
+def test_bfloat16(case):
+  f, wanted = SHORT[case]
+  program = recognised(trace(lambda p, x: f(x), {}, ROW))
+  assert functions(program) == wanted
+  assert len(program.eqns) == 1 or case >= 5
+
+
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize('approximate', [True, False])
+def test_both_kinds_of_gelu_in_any_precision(dtype, approximate):
+  eqn, = recognised(trace(lambda p, x: nn.gelu(x, approximate=approximate), {}, X.astype(dtype))).eqns
+  assert (eqn.name, eqn.params) == ('gelu', {'approximate': approximate})
+
+
+def test_what_is_made_of_parameters_alone_stays():
+  f = lambda p, x: nn.softmax(p['gate']) * (x / jnp.sqrt(p['variance'] + 1e-5))
+  assert functions(recognised(trace(f, {'gate': jnp.ones((1, 1, 7)), 'variance': jnp.ones((1, 1, 7))}, X))) == []
+
+
+def test_a_parameter_that_happens_to_fit_is_none():
+  f = lambda p, x: jnp.where(x > 0, x, p * x) + .5 * x * (1. + jnp.tanh(p * (x + .044715 * x ** 3)))
+  assert functions(recognised(trace(f, jnp.float32(math.sqrt(2 / math.pi)), X))) == ['tanh']
 
 
 RESIZED = {
@@ -116,6 +152,43 @@ def test_resizing(case):
   assert known.eqns[0].params == {'size': plain.avals[plain.outputs[0]].shape[1:3], 'align_corners': False,
                                   'half_pixel': True}
   np.testing.assert_allclose(evaluate(known, [IMAGE])[0], evaluate(plain, [IMAGE])[0], rtol=1e-6)
+
+
+# Pixels that TFLite's RESIZE_NEAREST_NEIGHBOR reads: (before, after, aligned corners, half pixels), by LiteRT 2.3.0.
+NEAREST = {(2, 3, True, False): [0, 1, 1], (3, 5, True, False): [0, 1, 1, 2, 2], (4, 3, True, False): [0, 2, 3],
+           (4, 3, False, False): [0, 1, 2], (4, 3, False, True): [0, 2, 3], (5, 2, False, False): [0, 2],
+           (2, 41, False, True): [0] * 21 + [1] * 20, (2, 82, False, False): [0] * 42 + [1] * 40}
+
+
+@pytest.mark.parametrize('case', NEAREST)
+def test_nearest_pixels_are_those_of_the_device(case):
+  before, after, aligned, half = case
+  x = jnp.asarray(np.random.default_rng(0).normal(size=(1, before, before, 2)), jnp.float32)
+  at = np.array(NEAREST[case])
+  eqn = recognised(trace(lambda p, x: x[:, at][:, :, at], {}, x)).eqns[-1]
+  assert eqn.name == 'resize_nearest'
+  wanted, = (f for name, settings, f in known.resizes(x.shape, (1, after, after, 2))
+             if (name, settings) == (eqn.name, eqn.params))
+  np.testing.assert_array_equal(wanted(np.asarray(x)), x[:, at][:, :, at])
+
+
+@pytest.mark.parametrize(('aligned', 'half'), [(True, False), (False, False), (False, True)])
+def test_bilinear_of_each_grid(aligned, half):
+  def row(i, before, after):  # of the matrix that interpolates one axis, in real numbers
+    at = (i + .5) * before / after - .5 if half else i * (before - 1) / (after - 1) if aligned else i * before / after
+    at = min(max(at, 0), before - 1)
+    return [max(0., 1 - abs(at - j)) for j in range(before)]
+
+  rows, columns = ([row(i, n, m) for i in range(m)] for n, m in ((4, 7), (6, 11)))
+  rows, columns = np.array(rows, np.float32), np.array(columns, np.float32)
+  program = recognised(trace(lambda p, x: jnp.einsum('Hh,Ww,nhwc->nHWc', rows, columns, x), {}, IMAGE))
+  assert names(program) == ['resize_bilinear']
+  assert program.eqns[0].params == {'size': (7, 11), 'align_corners': aligned, 'half_pixel': half}
+
+
+def test_halves_to_even_are_not_the_pixels_of_the_device():
+  program = recognised(trace(lambda p, x: x[:, np.rint(np.arange(3) / 2).astype(int)], {}, IMAGE[:, :2]))
+  assert not any(name.startswith('resize_') for name in names(program))
 
 
 def test_other_resizings_stay():
