@@ -11,8 +11,8 @@ import numpy as np
 
 from effjax.graph import known
 from effjax.graph.fingerprint import fingerprint
-from effjax.graph.trace import (CUSTOM, Const, Eqn, Program, Var, constants, evaluate, execute, flatten, needed, users,
-                                weights)
+from effjax.graph.trace import CUSTOM, Const, Eqn, Program, Var
+from effjax.graph.trace import constants, evaluate, execute, flatten, needed, users, weights
 
 ELEMENTWISE = frozenset('''add sub mul div neg max min clamp exp exp2 log log1p expm1 tanh logistic erf erfc erf_inv
     integer_pow pow square sqrt rsqrt cbrt abs sign select_n ge gt le lt eq ne and or not convert_element_type
@@ -38,7 +38,8 @@ def recognised(program: Program) -> Program:
 
   A group of equations that leads from one value to another is that function if it gives the function's values: on a
   grid, dense over [-8, 8] and sparse up to 1024, or on random rows or images of its shape. What depends on a second
-  value, a parameter too, is none, nor is what is made of parameters alone. The largest group wins. Values and derivatives stay, as the equation runs the group.
+  value, a parameter too, is none, nor is what is made of parameters alone. The largest group wins. Values and
+  derivatives stay, as the equation runs the group.
 
   >>> from effjax.graph.trace import trace
   >>> program = trace(lambda p, x: x * jax.nn.relu6(x + 3.) / 6., {}, jnp.ones((1, 4)))

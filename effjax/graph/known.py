@@ -11,7 +11,7 @@ OFFSETS = (0., 50., -50.)  # of random rows: softmax does not change, a clamp sh
 Table = Iterable[tuple[str, dict[str, Any], Callable]]
 
 _OVERFLOW = 40.  # beyond it, what is not finite says nothing: `exp(2 x)` is infinite in float32
-_RELATIVE = frozenset({'exp', 'abs', 'sqrt', 'rsqrt', 'leaky_relu', 'softmax'})  # small values matter: no epsilon is lost
+_RELATIVE = frozenset({'exp', 'abs', 'sqrt', 'rsqrt', 'leaky_relu', 'softmax'})  # an epsilon matters
 
 
 def match(x: np.ndarray, got: np.ndarray, table: Table, close: float) -> tuple[str, dict[str, Any]] | None:
@@ -83,7 +83,7 @@ def resizes(before: tuple[int, ...], after: tuple[int, ...]) -> Table:
 
   Half pixels: `src = (dst + .5) in / out - .5`; aligned corners: `src = dst (in - 1) / (out - 1)`; else `dst in / out`.
   Nearest rounds `src` with aligned corners, halves up; with half pixels it is the floor of `(dst + .5) in / out`, else
-  of `src`. TFLite multiplies in float32, which now and then is the pixel before.
+  of `src`. All are computed as the device does, whose rounding moves a pixel now and then.
   """
   if before[0] != after[0] or before[3] != after[3]:
     return []
@@ -106,6 +106,9 @@ def _weights(kind: str, n: int, m: int, aligned: bool, half: bool) -> np.ndarray
 
 
 def _nearest(n, m, aligned, half):
+  """In float32, halves up; without corners and half pixels in integers with 16 fraction bits."""
+  if not aligned and not half:
+    return np.minimum(np.arange(m) * ((n << 16) // m + 1) >> 16, n - 1)
   corner = int(aligned and m > 1)
   step = np.float32(n - corner) / np.float32(m - corner)
   place = (np.arange(m, dtype=np.float32) + np.float32(half / 2)) * step
