@@ -36,8 +36,8 @@ def float_tflite(fn: Callable, params: PyTree, x: PyTree, path: str | Path, *, w
     weights: 'float32'; 'float16': every constant of more than one element is stored so, the arithmetic is float32;
       'weight_only': the leaves in `facts` are stored as their trained codes, int4 up to 4 bits, else int8, with
       their trained scales, the arithmetic is float32; 'dynamic': convolutions and dense layers compute on these codes
-      in integers, and quantize their inputs at each inference. There a depthwise kernel takes int8 whatever its
-      bits, and what has no such kernel (transposed convolutions, products of batches) stays weight-only.
+      in integers, and quantize their inputs at each inference. What has no fast kernel for that (depthwise and
+      transposed convolutions, products of batches) stays weight-only, depthwise kernels in int8.
     facts: bits and scale of each kernel by path, as `quantize.deployed` gives them.
     inputs, outputs: their names in the file's signature; None: input, input_1, ... and output, output_1, ...
     isolated: run the converter in a child process; always so with `facts`, as it can crash there.

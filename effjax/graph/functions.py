@@ -11,8 +11,20 @@ import numpy as np
 
 from effjax.graph import known
 from effjax.graph.fingerprint import fingerprint
-from effjax.graph.trace import CUSTOM, Const, Eqn, Program, Var
-from effjax.graph.trace import constants, evaluate, execute, flatten, needed, users, weights
+from effjax.graph.trace import (
+  CUSTOM,
+  Const,
+  Eqn,
+  Program,
+  Var,
+  constants,
+  evaluate,
+  execute,
+  flatten,
+  needed,
+  users,
+  weights,
+)
 
 ELEMENTWISE = frozenset('''add sub mul div neg max min clamp exp exp2 log log1p expm1 tanh logistic erf erfc erf_inv
     integer_pow pow square sqrt rsqrt cbrt abs sign select_n ge gt le lt eq ne and or not convert_element_type
