@@ -69,6 +69,8 @@ def _show(found):
   if found.micro:
     console.print(f'TFLite Micro: arena {found.micro.arena_bytes:,} bytes, of which {found.micro.activation_bytes:,} '
                   'for activations')
+  parts = ', '.join(f'{name} {size:,}' for name, size in found.sizes._asdict().items())
+  console.print(f'{sum(found.sizes):,} bytes: {parts}')
   console.print(f'float tensors {found.float_tensors}, audit problems {len(found.audit_problems)}')
   for problem in found.audit_problems:
     console.print(problem, markup=False)

@@ -12,6 +12,7 @@ from effjax.export.audit import audit, float_tensors
 from effjax.export.micro import micro as run_micro
 from effjax.export.network import Network
 from effjax.export.simulate import quantized, simulate
+from effjax.export.sizes import Sizes, sizes
 
 KERNELS = ('xnnpack', 'builtin')
 _CHUNK = 64  # examples whose tensors are held at a time
@@ -61,7 +62,7 @@ class OnMicro(NamedTuple):
 class Report(NamedTuple):
   """What `verify` found: agreement under XNNPACK (LiteRT's default) and under the builtin kernels.
 
-  micro: the same in TFLite Micro, None if it was not asked for.
+  sizes: of the file's parts, in bytes. micro: the same in TFLite Micro, None if it was not asked for.
   """
   xnnpack: Agreement
   builtin: Agreement
@@ -69,6 +70,7 @@ class Report(NamedTuple):
   audit_problems: tuple[str, ...]
   tensors: tuple[Row, ...]
   examples: int
+  sizes: Sizes
   micro: OnMicro | None = None
 
   @property
@@ -84,7 +86,7 @@ class Report(NamedTuple):
     runs = {kind: getattr(self, kind)._asdict() for kind in KERNELS}
     micro = self.micro and {**self.micro._asdict(), 'agreement': self.micro.agreement._asdict()}
     return {**self._asdict(), **runs, 'audit_problems': list(self.audit_problems), 'tensors': rows, 'micro': micro,
-            'same': self.same}
+            'sizes': self.sizes._asdict(), 'same': self.same}
 
 
 def verify(path: str | Path, network: Network, inputs: np.ndarray | tuple, *, traced: int = 64,
@@ -109,7 +111,7 @@ def verify(path: str | Path, network: Network, inputs: np.ndarray | tuple, *, tr
   rows = tuple(Row(node.output.name, node.op, node.bits, *pair) for node, *pair in zip(made, *cells))
   first = [next((row.name for row in rows if getattr(row, kind).equal < 1), '') for kind in KERNELS]
   return Report(*(found._replace(first_difference=name) for found, name in zip(runs, first)), floats, problems, rows,
-                len(codes[0]), _on_micro(content, codes, expected[1]) if micro else None)
+                len(codes[0]), sizes(content), _on_micro(content, codes, expected[1]) if micro else None)
 
 
 def read(path: str | Path) -> bytes:

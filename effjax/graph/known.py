@@ -49,7 +49,7 @@ def _error(x, got, wanted, floor):
 def _leaky_relu(x, got, close):
   """The leaky ReLU that `got` may be: its slope is that of the first value, at a power of two."""
   alpha = float(np.float32(got[0] / x[0])) if got.shape == x.shape and np.isfinite(got[0]) else 1.
-  if alpha > 0 and abs(alpha - 1) > 2 * close:  # else it is affine
+  if alpha > 0 and abs(alpha - 1) > max(1e-3, 2 * close):  # else it is affine
     yield 'leaky_relu', {'alpha': alpha}, lambda x: np.where(x < 0, alpha * x, x)
 
 

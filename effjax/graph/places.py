@@ -35,7 +35,8 @@ class Tap(NamedTuple):
   name: `input` (`input_1` ...), or the path of the weight that feeds the operator, without its last part; the results
     of operators without weights append to it, e.g. `block1/project/add`, `block3/conv/mean`. A parameter that is
     added to or multiplied with an activation, but not per channel, is a tap of its own, of kind `constant`.
-  kind: the operator: input, conv, dot, matmul, add, sub, mul, mean, concat, affine, constant, or a function's name.
+  kind: the operator: input, conv, dot, matmul, add, sub, mul, mean, concat, affine, constant, average (a pool or
+    bilinear resizing, rounded to the range of its input), or a function's name.
   var: the variable of the program (`recognised(trace(...))` of the same function and shapes).
   range: the tap whose range it shares: its own name, except that what is concatenated has that of the result, because
     CONCATENATION copies integers, and that what a `scan` carries has one range in all iterations.
@@ -62,7 +63,8 @@ class Tap(NamedTuple):
 class _State(NamedTuple):
   """What is known of an activation: 'codes' (stored as integers), 'pending' (inside a kernel) or 'float'.
 
-  channels: axes along which a constant folds into the pending kernel. low, high: what it was clamped to.
+  channels: axes along which a constant folds into the pending kernel. low, high: what it was clamped to. scaled: these
+  integers stand for a multiple of what their tap's do.
   """
   status: str
   name: str
@@ -71,6 +73,7 @@ class _State(NamedTuple):
   channels: frozenset[int] = frozenset()
   low: float = -math.inf
   high: float = math.inf
+  scaled: bool = False
 
   @property
   def clamped(self):
@@ -198,6 +201,17 @@ class _Finder:
       self.tapped[v], self.ranges[v] = self.states[v], v
       self.states[v] = self.states[v]._replace(status='codes', tap=v)
 
+  def kept(self, eqn, state):
+    """The same integers; an average of them is rounded to their range again, unless they were scaled since."""
+    if eqn.name == 'reduce_window_sum':
+      return state._replace(kind='pool')
+    averaged = eqn.name == 'resize_bilinear' or (state.kind == 'pool' and eqn.name in ('mul', 'div'))
+    if not averaged or state.scaled:
+      return state._replace(scaled=state.scaled or (self.scales(eqn) and not averaged))
+    v, made = eqn.outputs[0], state._replace(name=f'{state.name}/average', kind='average', low=-math.inf, high=math.inf)
+    self.tapped[v], self.ranges[v] = made, self.ranges[state.tap]
+    return made._replace(status='codes', tap=v)
+
   def hold(self, v, source):
     """A constant operand that is stored as integers, as activations are."""
     path = self.weights.get(v, f'{source}/constant').removeprefix('params/').removesuffix('/value')
@@ -230,7 +244,7 @@ class _Finder:
     if kind:
       return self.kernel(eqn, read, last, kind)
     if self.keeps(eqn, last):
-      return last._replace(kind='pool' if eqn.name == 'reduce_window_sum' else last.kind)
+      return self.kept(eqn, last)
     if self.is_affine(eqn, read):
       return _State('pending', f'{last.name}/affine', 'affine', channels=self.varies(self.other(eqn)))
     if self.is_clamp(eqn):

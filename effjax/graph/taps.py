@@ -18,8 +18,8 @@ def taps(fn: Callable, params: PyTree, *args: PyTree) -> list[Tap]:
 
   Stored: each floating point input; each convolution and dot product after its bias, BatchNorm and ReLU; sums and
   products of two activations; means; concatenations; what elementwise functions feed to any of these; the outputs.
-  Pooling, reshape, transpose, slice and pad keep the integers of their input and have no tap of their own. Within a
-  `scan` there is one tap for all iterations.
+  Largest pools, reshape, transpose, slice and pad keep the integers of their input and have no tap of their own;
+  averages have one that shares their input's range. Within a `scan` there is one tap for all iterations.
   The first axis of every activation is the batch; what is reduced over it (BatchNorm's statistics) is no activation.
   Names are those of the parameter paths (Linen's `params/` and NNX's `/value` dropped), so shrinking keeps them.
 

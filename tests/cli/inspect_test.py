@@ -24,6 +24,7 @@ def test_a_file_and_its_network_are_compared(file, capsys):
   for kernels in ('XNNPACK', 'builtin kernels'):
     assert f'{kernels}: 256 examples, same class 100.00 %, equal output codes 100.00 %, largest difference 0' in out
   assert 'float tensors 0, audit problems 0' in out
+  assert f'{file.stat().st_size:,} bytes: codes 40, scales ' in out
   network = export.load(file.with_suffix('.npz'))
   other = network.nodes[0]._replace(bias=network.nodes[0].bias + 900)
   export.save(network._replace(nodes=(other,)), file.with_suffix('.npz'))

@@ -218,3 +218,18 @@ def test_what_is_joined_shares_a_range_unless_its_kernel_has_one():
   joined = found['a/logistic/concat'] if 'a/logistic/concat' in found else found['b/concat']
   assert found['b'] == found['token'] == found['a'] == joined
   assert found['a/logistic'] == 'a/logistic'
+
+
+def test_averages_are_rounded_to_the_range_of_their_input():
+  def fn(p, x):
+    y = jax.lax.reduce_window(x, 0., jax.lax.add, (1, 2, 2, 1), (1, 2, 2, 1), 'VALID') / 4.
+    return jax.image.resize(y, x.shape, 'bilinear')
+
+  x = jnp.asarray(np.random.default_rng(0).uniform(size=(2, 4, 4, 1)), jnp.float32)
+  found = taps(fn, 2., x)
+  assert [(tap.name, tap.kind, tap.range) for tap in found] == [
+      ('input', 'input', 'input'), ('input/average', 'average', 'input'), ('input/average/average', 'average', 'input')]
+  scaled = taps(lambda p, x: fn(p, x * p), 2., x)
+  assert [tap.name for tap in scaled] == ['input']
+  rounded = insert(fn, {'input': lambda x: jnp.round(8. * x) / 8.})(2., x)
+  np.testing.assert_array_equal(8 * rounded, np.round(8 * rounded))
