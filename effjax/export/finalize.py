@@ -8,7 +8,7 @@ import numpy as np
 
 from effjax import tree
 from effjax.errors import EffjaxError
-from effjax.export import operators
+from effjax.export import operators, storing
 from effjax.export.kernels import Kernel, Pending, Stored, codes_of
 from effjax.export.network import Network, Node, Tensor
 from effjax.graph.places import find, only_clamps, placed
@@ -199,7 +199,7 @@ class _Walk:
       return operators.constant(self, self.found[v], value) if held else value
     if isinstance(value, Stored):
       return self.retap(v, value, eqn)
-    return operators.store(self, value, self.tensor(self.found[v], value.shape), eqn)
+    return storing.store(self, value, self.tensor(self.found[v], value.shape), eqn)
 
   def retap(self, v, value, eqn):
     """A second quantizer on integers: fine if it is the same one."""
