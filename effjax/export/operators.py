@@ -9,7 +9,7 @@ from effjax.errors import EffjaxError
 from effjax.export import kernels, layouts, linear, reductions
 from effjax.export.kernels import Kernel, Pending, Stored
 from effjax.export.network import Node, Tensor
-from effjax.graph.places import CLAMPS, FUNCTIONS, POSITIVE, clamps_alone
+from effjax.graph.places import CLAMPS, EPSILON, FUNCTIONS, POSITIVE, clamps_alone
 from effjax.graph.trace import Const, execute
 
 _ENDS = np.float32(-math.inf), np.float32(math.inf)
@@ -119,10 +119,13 @@ def _relabelled(walk, value, factor):
 
 
 def _is_epsilon(walk, eqn, value, term):
-  """True for what is added before a root and is less than half a step: the kernel of the root takes 0 as it is."""
-  readers = [other for other in walk.program.eqns if eqn.outputs[0] in other.inputs]
-  root = bool(readers) and all(other.name in POSITIVE for other in readers)
-  return root and 0 <= np.max(term) < walk.tensors(value).scale / 2
+  """True for what is added before a root, less than half a step: the kernel of the root takes 0 as it is."""
+  readers, made = walk.readers.get(eqn.outputs[0], []), walk.tensors(value)
+  root = bool(readers) and all(other is not None and other.name in POSITIVE for other in readers)
+  if root and made.scale / 2 <= np.max(term) <= EPSILON:
+    raise walk.refusal(eqn, f'{np.max(term):g} is added to {made.name!r} before a root, half of its step '
+                            f'{made.scale:.3g} or more: widen its range')
+  return root and 0 <= np.max(term) < made.scale / 2
 
 
 def _pair(walk, eqn, args):

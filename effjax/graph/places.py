@@ -26,7 +26,7 @@ POSITIVE = frozenset({'log', 'sqrt', 'rsqrt'})  # of a tensor that has no code b
 FOLDING = frozenset({'conv', 'dot', 'affine'})  # kernels that take a factor and a constant per channel
 CLAMPING = FOLDING | {'add', 'sub', 'mul'}  # kernels that clamp
 CLIPS = frozenset({(0., math.inf), (0., 6.), (-1., 1.)})  # what they clamp to; other bounds are those of a range
-_EPSILON = 1e-3  # what is added before a root and is less than this is no sum of its own
+EPSILON = 1e-3  # what is added before a root and is less than this is no sum of its own
 
 
 class Tap(NamedTuple):
@@ -313,7 +313,7 @@ class _Finder:
     """True if the result of an equation has the same integers as its input."""
     pooled = state.kind == 'pool' and eqn.name in ('mul', 'div')
     root = all(reader is not None and reader.name in POSITIVE for reader in self.readers[eqn.outputs[0]])
-    small = eqn.name == 'add' and root and 0 <= (self.number(self.other(eqn)) or 1.) <= _EPSILON
+    small = eqn.name == 'add' and root and 0 <= (self.number(self.other(eqn)) or 1.) <= EPSILON
     alone = self.is_clamp(eqn) and clamps_alone(self.clamp(eqn), self.readers[eqn.outputs[0]])
     return eqn.name in LAYOUT | SAME or alone or self.scales(eqn) or pooled or small
 
