@@ -139,8 +139,9 @@ def test_ranges_that_kernels_cannot_hold_are_named():
        'input scale / 128 is 0.00781, wanted less than its scale 0.005: narrow the input')):
     with pytest.raises(EffjaxError, match=message):
       build(tail, RANGES | ranges)
-  with pytest.raises(EffjaxError, match="1e-05 is added to 'fc' before a root, half of its step 1e-05 or more: widen"):
-    build(lambda y: jax.lax.rsqrt(y + 1e-5), {'input': (1e-4, 3, 8), 'fc': (1e-5, -128, 8), 'fc/rsqrt': (.1, 0, 8)})
+  ranges = RANGES | {'fc/mul': (1.5e-5, -128, 8), 'fc/mul/rsqrt': (.1, 0, 8), 'fc': (1e-3, 0, 8)}
+  with pytest.raises(EffjaxError, match="1e-05 is added to 'fc/mul' before a root, half of its step 1.5e-05 or more: w"):
+    build(lambda y: jax.lax.rsqrt(y * y + 1e-5), ranges)
   with pytest.raises(EffjaxError, match="range 'fc' has scale .* wanted a positive scale and 0: round and clip it"):
     build(lambda y: y, {'input': (.1, 0, 16), 'fc': (.1, 3, 16)})
   with pytest.raises(EffjaxError, match="range 'input' has 8 bits, wanted 8 of all, or 16 of all"):

@@ -27,6 +27,13 @@ def test_nearest(one_node, tensor, case, grid):
 
 
 @pytest.mark.parametrize('kernels', SETS)
+@pytest.mark.parametrize('size', [(2, 82), (4, 94), (3, 123), (6, 74)])
+def test_nearest_counts_in_16_fraction_bits(one_node, tensor, size, kernels):
+  before, after = size
+  assert resized(one_node, tensor, 'resize_nearest', (before, 2), (after, 3), False, False).different(kernels) == 0
+
+
+@pytest.mark.parametrize('kernels', SETS)
 def test_nearest_with_both_grids(one_node, tensor, kernels):
   assert resized(one_node, tensor, 'resize_nearest', (5, 7), (9, 12), True, True).different(kernels) == 0
 
