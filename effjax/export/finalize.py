@@ -153,7 +153,9 @@ class _Walk:
     if isinstance(value, Stored):
       return value
     what = f'the result of {value.op}' if isinstance(value, Pending) else 'a constant'
-    raise self.refusal(eqn, f'its operand, {what} of shape {np.shape(value)}, is not stored as integers here')
+    shape = np.shape(value.value) if isinstance(value, Kernel) else np.shape(value)
+    shape = value.shape if isinstance(value, Pending) else shape
+    raise self.refusal(eqn, f'its operand, {what} of shape {shape}, is not stored as integers here')
 
   def emit(self, op: str, source: Stored, shape: tuple, settings: dict[str, Any]) -> Stored:
     """A kernel that keeps the scale of its input."""

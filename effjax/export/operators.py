@@ -132,20 +132,45 @@ def _pair(walk, eqn, args):
   op = {'add_any': 'add', 'square': 'mul', 'integer_pow': 'mul'}.get(eqn.name, eqn.name)
   if op not in ('add', 'sub', 'mul') or eqn.params.get('y', 2) != 2:
     raise walk.refusal(eqn, 'both operands depend on the input')
+  shape = walk.program.avals[eqn.outputs[0]].shape
   a, b = (walk.broadcastable(arg, eqn) for arg in (args * 2)[:2])
-  a, b = (_narrowed(walk, x) for x in (a, b))
-  return Pending(op, (a.index, b.index), walk.program.avals[eqn.outputs[0]].shape, {})
+  a, b = _narrowed(walk, a, b), _narrowed(walk, b, a)
+  made = np.broadcast_shapes(*(walk.tensors(x).shape for x in (a, b)))
+  a = a if made == shape else walk.stored(a, eqn)  # both are broadcast
+  return Pending(op, (a.index, b.index), shape, {})
 
 
-def _narrowed(walk, x):
-  """A constant without the axes along which it only repeats itself."""
-  made = walk.maker(x)
+def select(walk, eqn, args):
+  """A choice that is the same everywhere, or a mask: a sum with a constant that is 0 or pushes out of the range."""
+  if isinstance(args[0], Stored | Pending):
+    raise walk.refusal(eqn, 'it chooses by values of the input')
+  chosen, cases = np.asarray(args[0]).astype(int), args[1:]
+  if (chosen == chosen.flat[0]).all():
+    return cases[chosen.flat[0]]
+  at = [i for i, case in enumerate(cases) if isinstance(case, Stored | Pending)]
+  value = walk.stored(cases[at[0]], eqn)
+  source, top = walk.tensors(value), 2 ** (walk.bits - 1)
+  lowest = (-top - source.zero_point) * source.scale
+  if len(at) != 1 or np.max(np.asarray(cases[1 - at[0]])) > lowest:
+    raise walk.refusal(eqn, f'wanted a mask that puts in a constant of at most {lowest:.4g}, the lowest value of '
+                            f'{source.name!r}')
+  scale = float(np.float32((2 * top - 1) * source.scale / (top - 1)))
+  codes = np.where(np.broadcast_to(chosen, value.shape) == at[0], 0, 1 - top).astype(f'int{walk.bits}')
+  mask = walk.append(Node('constant', (), Tensor(walk.unused(f'{source.name}/masked_out'), codes.shape, scale, 0,
+                                                 walk.bits), '', {}, codes))
+  output = source._replace(name=walk.unused(f'{source.name}/mask'), shape=value.shape)
+  return walk.append(Node('add', (value.index, _narrowed(walk, mask, value).index), output, '', {}))
+
+
+def _narrowed(walk, x, other):
+  """A constant without the axes along which it only repeats itself and the other operand does not."""
+  made, wide = walk.maker(x), walk.tensors(other).shape
   if made is None or made.op != 'constant':
     return x
   codes = made.codes
   for axis in range(codes.ndim):
     first = np.take(codes, [0], axis)
-    codes = first if (codes == first).all() else codes
+    codes = first if wide[axis] == codes.shape[axis] and (codes == first).all() else codes
   if codes.shape == made.codes.shape:
     return x
   name = walk.unused(made.output.name)
@@ -216,7 +241,8 @@ HANDLERS = {
     **dict.fromkeys(FUNCTIONS, function), **dict.fromkeys(('resize_nearest', 'resize_bilinear'), reductions.resize),
     **dict.fromkeys(('reduce_window_max', 'reduce_window_sum'), reductions.pool),
     **dict.fromkeys(('reshape', 'squeeze', 'expand_dims', 'broadcast_in_dim'), layouts.reshape),
-    'transpose': layouts.transpose, 'pad': layouts.pad, 'slice': layouts.cut, 'split': layouts.split,
+    'select_n': select, 'transpose': layouts.transpose,
+    'pad': layouts.pad, 'slice': layouts.cut, 'split': layouts.split,
     'concatenate': layouts.concatenate,
     **dict.fromkeys(('convert_element_type', 'copy', 'copy_p', 'reduce_precision', 'optimization_barrier', 'name',
                      'stop_gradient'), same)}

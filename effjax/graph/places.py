@@ -9,6 +9,7 @@ import numpy as np
 
 from effjax.errors import EffjaxError
 from effjax.graph.functions import recognised
+from effjax.graph.simplified import simplified
 from effjax.graph.trace import CUSTOM, Const, Eqn, Program, Var, trace, users, weights
 from effjax.tree import PyTree
 
@@ -36,7 +37,7 @@ class Tap(NamedTuple):
     of operators without weights append to it, e.g. `block1/project/add`, `block3/conv/mean`. A parameter that is
     added to or multiplied with an activation, but not per channel, is a tap of its own, of kind `constant`.
   kind: the operator: input, conv, dot, matmul, add, sub, mul, mean, concat, affine, constant, average (a pool or
-    bilinear resizing, rounded to the range of its input), or a function's name.
+    bilinear resizing) and mask, which share the range of their input, or a function's name.
   var: the variable of the program (`recognised(trace(...))` of the same function and shapes).
   range: the tap whose range it shares: its own name, except that what is concatenated has that of the result, because
     CONCATENATION copies integers, and that what a `scan` carries has one range in all iterations.
@@ -87,7 +88,7 @@ def find(program: Program) -> list[Tap]:
 
 def placed(fn: Callable, params: PyTree, *args: PyTree) -> Program:
   """The program in which taps are found: functions recognised, arrays that it closes over as variables."""
-  program = recognised(trace(fn, params, *args))
+  program = simplified(recognised(trace(fn, params, *args)))
   avals, eqns = dict(program.avals), []
   for eqn in program.eqns:
     inputs = list(eqn.inputs)
@@ -202,13 +203,14 @@ class _Finder:
       self.states[v] = self.states[v]._replace(status='codes', tap=v)
 
   def kept(self, eqn, state):
-    """The same integers; an average of them is rounded to their range again, unless they were scaled since."""
+    """The same integers; averages and what a mask puts in are rounded to their range, unless they were scaled since."""
     if eqn.name == 'reduce_window_sum':
       return state._replace(kind='pool')
     averaged = eqn.name == 'resize_bilinear' or (state.kind == 'pool' and eqn.name in ('mul', 'div'))
-    if not averaged or state.scaled:
+    kind = 'average' if averaged else 'mask' if self.is_mask(eqn) else ''
+    if not kind or state.scaled or state.tap is None:
       return state._replace(scaled=state.scaled or (self.scales(eqn) and not averaged))
-    v, made = eqn.outputs[0], state._replace(name=f'{state.name}/average', kind='average', low=-math.inf, high=math.inf)
+    v, made = eqn.outputs[0], state._replace(name=f'{state.name}/{kind}', kind=kind, low=-math.inf, high=math.inf)
     self.tapped[v], self.ranges[v] = made, self.ranges[state.tap]
     return made._replace(status='codes', tap=v)
 
@@ -286,7 +288,7 @@ class _Finder:
     """True if the pending kernel of `v` can do the equation too, before it rounds."""
     state = self.states[v]
     if eqn.name in SAME:
-      return True
+      return not self.is_mask(eqn)
     if self.is_clamp(eqn):
       return state.kind in CLAMPING
     if state.kind in FOLDING and self.is_affine(eqn, [v]):
@@ -316,6 +318,10 @@ class _Finder:
     small = eqn.name == 'add' and root and 0 <= (self.number(self.other(eqn)) or 1.) <= EPSILON
     alone = self.is_clamp(eqn) and clamps_alone(self.clamp(eqn), self.readers[eqn.outputs[0]])
     return eqn.name in LAYOUT | SAME or alone or self.scales(eqn) or pooled or small
+
+  def is_mask(self, eqn):
+    """True for a choice of entries, as attention masks make it."""
+    return eqn.name == 'select_n' and self.is_constant(eqn.inputs[0]) and not self.is_uniform(eqn.inputs[0])
 
   def scales(self, eqn):
     fixed = list(filter(self.is_constant, eqn.inputs))

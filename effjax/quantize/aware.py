@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 from effjax import reparam
 from effjax.errors import EffjaxError
+from effjax.graph.channel_axes import channel_axes
 from effjax.graph.profile import profile
 from effjax.quantize.activations import activations, quantizers
 from effjax.quantize.lsq import lsq
@@ -65,7 +66,9 @@ def aware(fn: Callable, params: PyTree, *args: PyTree, bits: int | Mapping[Path,
   quantized, ranges = activations(fn, params, *args, quantizer=quantizer)
   found = quantizers(fn, params, *args, quantizer=quantizer)
   apply = lambda both, *args: quantized(both[RANGES], both[WEIGHTS], *args)
-  return Aware(fn, apply, {WEIGHTS: params, RANGES: ranges}, _lsq(named, dense), found)
+  axes = channel_axes(fn, params, *args)
+  kinds = {path: (width, path not in dense, axes.get(path, -1)) for path, width in named.items()}
+  return Aware(fn, apply, {WEIGHTS: params, RANGES: ranges}, _lsq(kinds), found)
 
 
 def check_kernels(paths: Collection[Path], kernels: Collection[Path]) -> None:
@@ -88,10 +91,11 @@ def deployed(found: Aware, slots: Slots) -> Deployed:
   return Deployed(both[WEIGHTS], facts, ranges)
 
 
-def _lsq(bits: dict[Path, int], per_tensor: Collection[Path]) -> Reparam:
-  kinds = {path: (width, path not in per_tensor) for path, width in bits.items()}
+def _lsq(kinds: dict[Path, tuple[int, bool, int]]) -> Reparam:
+  """LSQ on each path, by its bits, whether each channel has a scale, and the channels' axis."""
   parts = []
-  for width, per_channel in sorted(set(kinds.values())):
-    chosen = {f'{WEIGHTS}/{path}' for path, kind in kinds.items() if kind == (width, per_channel)}
-    parts.append(reparam.at(chosen.__contains__, lsq(width, per_channel=per_channel)))
+  for kind in sorted(set(kinds.values())):
+    chosen = {f'{WEIGHTS}/{path}' for path, other in kinds.items() if other == kind}
+    width, per_channel, axis = kind
+    parts.append(reparam.at(chosen.__contains__, lsq(width, per_channel=per_channel, channel_axis=axis)))
   return reparam.chain(*parts)

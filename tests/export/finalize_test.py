@@ -92,6 +92,9 @@ REFUSED = {
     'odd clip': (lambda y: jnp.clip(y, -.3, .7), r"'fc' is clipped to \[-0.3, 0.7\]: wanted relu"),
     'two operands': (lambda y: y / (y * y), 'div in .* both operands depend on the input'),
     'division by it': (lambda y: 1. / y, 'div in .* wanted a divisor that is a constant other than 0'),
+    'a choice by the input': (lambda y: jnp.where(y > 0, 2. * y, y + 1.), 'no such kernel'),
+    'a mask that puts in zeros': (lambda y: jnp.where(np.array([True, False, True]), y, 0.),
+                                  "wanted a mask that puts in a constant of at most -2.46, the lowest value of 'fc'"),
     'to integers': (lambda y: y.astype(jnp.int32).astype(jnp.float32), 'to int32: wanted floating point'),
     'batch moved': (lambda y: y.T.reshape(3, -1).T, r'is transposed by \(1, 0\): the batch must stay axis 0'),
     'over the batch': (lambda y: y - y.max(0, keepdims=True), 'reduce_max in .* is not stored as integers here'),
@@ -195,3 +198,22 @@ def test_mistakes_in_weights_are_named():
 def test_an_output_without_the_input_is_refused():
   with pytest.raises(EffjaxError, match='an output does not depend on the input'):
     build(lambda y: (y, jnp.ones(3)))
+
+
+def test_a_constant_that_widens_the_other_operand_stays_as_wide(tmp_path):
+  ranges = {'input': (.01, 3, 8), 'fc': (.02, -5, 8), 'fc/mean': (.02, -5, 8), 'fc/mean/mul': (.02, -5, 8),
+            'fc/mean/constant': (.01, 0, 8)}
+  ones = np.ones((1, 3), np.float32)
+  network = build(lambda y: y.mean(-1, keepdims=True) * ones, ranges)
+  assert network.nodes[-1].output.shape == (1, 3)
+  tflite(network, tmp_path / 'model.tflite')
+  assert verify(tmp_path / 'model.tflite', network, X).same
+
+
+def test_two_operands_that_are_both_broadcast(tmp_path):
+  wide = lambda y: jnp.broadcast_to(y[:, :, None], (*y.shape, 4))
+  tail = lambda y: (wide(y) + wide(jax.nn.relu(y))).reshape(-1, 12)
+  fn = lambda p, x: tail(x @ p['fc']['kernel'])
+  network = build(tail, dict.fromkeys({tap.range for tap in taps(fn, WEIGHTS, X)}, (.02, -5, 8)))
+  tflite(network, tmp_path / 'model.tflite')
+  assert verify(tmp_path / 'model.tflite', network, X).same

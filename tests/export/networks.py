@@ -187,6 +187,16 @@ def vit(x):
   return nn.log_softmax(nn.Dense(5)(nn.LayerNorm()(x)[:, 0]))
 
 
+def decoder(x):  # causal attention, and norms with `jnp.var`
+  n, t, c = x.shape
+  norm = lambda x: (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-5)
+  q, k, v = (nn.DenseGeneral((2, 4))(norm(x)) for _ in range(3))
+  scores = jnp.einsum('nqhd,nkhd->nhqk', q, k) / 2.
+  scores = jnp.where(jnp.tril(jnp.ones((t, t), bool)), scores, -1e9)
+  x = x + nn.DenseGeneral(c, (-2, -1))(jnp.einsum('nhqk,nkhd->nqhd', nn.softmax(scores), v))
+  return nn.Dense(11)(norm(x))
+
+
 def ds_cnn(x):  # keyword spotting: spectrogram in, MLPerf Tiny's order of layers
   x = conv(x, 8, (10, 4), 2)
   for _ in range(2):
@@ -235,4 +245,4 @@ NETWORKS = {f.__name__: (f, shape) for shape, fs in {
     SMALL: (plain, pre_activation, googlenet, mobilenet_v1, mobilenet_v2, mobilenet_v3, efficientnet,
             shufflenet_v1, shufflenet_v2, darts_cell, two_heads, channels_first, group_norm),
     IMAGE: (resnet, densenet, squeezenet, atrous, unet, convnext, vit),
-    (24, 10, 1): (ds_cnn,), (20,): (autoencoder,)}.items() for f in fs}
+    (24, 10, 1): (ds_cnn,), (20,): (autoencoder,), (6, 8): (decoder,)}.items() for f in fs}

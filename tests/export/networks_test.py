@@ -22,7 +22,7 @@ def beside(path):
 
 
 NAMES = '''plain resnet pre_activation densenet googlenet squeezenet mobilenet_v1 mobilenet_v2 mobilenet_v3 efficientnet
-    shufflenet_v1 shufflenet_v2 atrous darts_cell unet convnext vit ds_cnn autoencoder group_norm two_heads
+    shufflenet_v1 shufflenet_v2 atrous darts_cell unet convnext vit decoder ds_cnn autoencoder group_norm two_heads
     channels_first'''.split()
 
 
