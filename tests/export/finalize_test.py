@@ -20,8 +20,8 @@ def build(tail, ranges=RANGES, weights=WEIGHTS, facts=FACTS, x=X):
   return finalize(lambda p, x: tail(x @ p['fc']['kernel']), weights, facts, ranges, x)
 
 
-def test_network_is_close_to_the_float_function_whatever_the_batch(ready, module):
-  given = ready(module)
+def test_network_is_close_to_the_float_function_whatever_the_batch(ready, some):
+  given = ready(some)
   network = given.network()
   exact, got = given.fn(given.weights, given.x), jax.jit(lambda x: simulate(network, x))(given.x)
   assert float(jnp.abs(got - exact).max()) < .06 * float(jnp.abs(exact).max())
