@@ -58,8 +58,17 @@ def test_the_example_runs(names):
   assert int(names['state'].step) == 2
 
 
-def test_the_example_of_pruning_runs(names, tmp_path, capsys):
+def test_the_example_of_export_runs(names, tmp_path, monkeypatch):
   code = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL)[1]
+  monkeypatch.chdir(tmp_path)
+  names['images'] = names['x']
+  exec(code, names)
+  assert names['report'].same and names['labels'].shape == (16,) and names['logits'].shape == (16, 10)
+  assert {path.name for path in tmp_path.iterdir()} == {'model.tflite', 'half.tflite'}
+
+
+def test_the_example_of_pruning_runs(names, tmp_path, capsys):
+  code = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL)[2]
   names['folder'] = tmp_path / 'model'
   with jax.numpy_rank_promotion('allow'):
     exec(code, names)
