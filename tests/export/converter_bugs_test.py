@@ -110,7 +110,7 @@ def test_a_dynamic_depthwise_convolution_of_int4_is_not_there():
   read, wide = model.subgraphs[0].operators
   wide.inputs[1] = read.inputs[0]
   model.subgraphs[0].operators = [wide]
-  with pytest.raises(RuntimeError, match='FLOAT32 with filter type INT4 not currently supported'):
+  with pytest.raises(EffjaxError, match='FLOAT32 with filter type INT4 not currently supported'):
     outputs(flatbuffer.write(model))
 
 

@@ -106,5 +106,5 @@ def test_ranges_that_the_builtin_kernels_refuse(one_node, op, output, said):
 @pytest.mark.parametrize(('op', 'said'), [('rsqrt', 'Rsqrt is only defined for positive values'),
                                           ('sqrt', 'Sqrt is only defined for non-negative values')])
 def test_roots_stop_below_the_zero_point(one_node, op, said):
-  with pytest.raises(RuntimeError, match=said):
+  with pytest.raises(EffjaxError, match=said):
     node(one_node, op, (ALL.shape, .5, 0), (ALL.shape, .1, 0)).file([ALL], 'builtin')
