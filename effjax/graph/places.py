@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from effjax.errors import EffjaxError
 from effjax.graph.functions import recognised
+from effjax.graph.live import live
 from effjax.graph.simplified import simplified
 from effjax.graph.trace import CUSTOM, Const, Eqn, Program, Var, trace, users, weights
 from effjax.tree import PyTree
@@ -121,7 +121,7 @@ class _Finder:
 
   def __init__(self, program):
     self.program, self.weights = program, weights(program)
-    self.live, self.uniform = _live(program), set()
+    self.live, self.uniform = live(program), set()
     self.numbers: dict[Var, float] = {}  # constants that are one known number
     self.spread: dict[Var, frozenset[int]] = {}  # axes along which a broadcast constant differs
     self.readers: dict[Var, list[Eqn | None]] = {}  # the equations that need each variable
@@ -404,43 +404,3 @@ class _Finder:
 def _round(x: float) -> float:
   """Without the error of float32 arithmetic: what is meant by 3 / 6 and 6 * (1 / 6)."""
   return float(f'{x:.6g}')
-
-
-def _live(program):
-  """Variables that differ between examples and lead to an output that does."""
-  varying = {v for v in program.inputs if v not in program.paths
-             and jnp.issubdtype(program.avals[v].dtype, jnp.inexact) and program.avals[v].ndim}
-  _spread(program, varying)
-  live: set[Var] = set()
-  _needed(program, varying, live)
-  if not live:
-    raise EffjaxError('taps: no output of the function differs between the examples of a batch (axis 0): '
-                      'give a function that returns logits, not their loss')
-  return live
-
-
-def _spread(program, varying):
-  """Adds to `varying` what depends on it."""
-  for eqn in program.eqns:
-    over_batch = eqn.name.startswith('reduce_') and 0 in eqn.params.get('axes', ())
-    if over_batch or not any(v in varying for v in eqn.inputs if not isinstance(v, Const)):
-      continue
-    varying.update(eqn.outputs)
-    if eqn.name == 'scan':
-      before = -1
-      varying.update(b for b, v in zip(eqn.body.inputs, eqn.inputs) if not isinstance(v, Const) and v in varying)
-      while before != len(varying):  # what is carried may vary from the second iteration on
-        before = len(varying)
-        _spread(eqn.body, varying)
-        carry = zip([eqn.body.inputs[i] for i in eqn.carry], eqn.body.outputs)
-        varying.update(b for b, v in carry if not isinstance(v, Const) and v in varying)
-
-
-def _needed(program, varying, live):
-  """Adds to `live` what varies and leads to an output of the program."""
-  live.update(v for v in program.outputs if not isinstance(v, Const) and v in varying)
-  for eqn in reversed(program.eqns):
-    if not live.isdisjoint(eqn.outputs):
-      live.update(v for v in eqn.inputs if not isinstance(v, Const) and v in varying)
-      if eqn.name == 'scan':
-        _needed(eqn.body, varying, live)
