@@ -3,13 +3,12 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from effjax.graph.functions import recognised
 from effjax.graph.live import live
-from effjax.graph.simplified import simplified
+from effjax.graph.simplified import simplified, variables
 from effjax.graph.trace import CUSTOM, Const, Eqn, Program, Var, trace, users, weights
 from effjax.tree import PyTree
 
@@ -88,17 +87,7 @@ def find(program: Program) -> list[Tap]:
 
 def placed(fn: Callable, params: PyTree, *args: PyTree) -> Program:
   """The program in which taps are found: functions recognised, arrays that it closes over as variables."""
-  program = simplified(recognised(trace(fn, params, *args)))
-  avals, eqns = dict(program.avals), []
-  for eqn in program.eqns:
-    inputs = list(eqn.inputs)
-    for i, v in enumerate(inputs):
-      if isinstance(v, Const) and np.size(v.value) > 1 and jnp.issubdtype(v.value.dtype, jnp.inexact):
-        inputs[i] = max(avals) + 1
-        avals[inputs[i]] = jax.ShapeDtypeStruct(v.value.shape, v.value.dtype)
-        eqns.append(Eqn(jax.lax.copy_p, (v,), (inputs[i],), {}, eqn.scope, eqn.source))
-    eqns.append(eqn._replace(inputs=tuple(inputs)))
-  return program._replace(eqns=tuple(eqns), avals=avals)
+  return variables(simplified(recognised(trace(fn, params, *args))))
 
 
 def only_clamps(eqn: Eqn) -> bool:

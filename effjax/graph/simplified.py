@@ -3,6 +3,7 @@ import math
 from collections.abc import Callable
 
 import jax
+import numpy as np
 
 from effjax.graph.functions import Function
 from effjax.graph.trace import Const, Eqn, Program, Var, needed, users, weights
@@ -23,6 +24,27 @@ def simplified(program: Program) -> Program:
   (['dot_general', 'transpose'], ['dot_general'])
   """
   return _products(_straight(_swapped(program)))
+
+
+def variables(program: Program) -> Program:
+  """The program with the float arrays that it closes over as variables, copies of them, which can have taps.
+
+  >>> import jax.numpy as jnp
+  >>> from effjax.graph.trace import trace
+  >>> table = np.ones((1, 3), np.float32)
+  >>> [eqn.name for eqn in variables(trace(lambda p, x: x + table, {}, jnp.ones((1, 3)))).eqns]
+  ['copy', 'add']
+  """
+  avals, eqns, number = dict(program.avals), [], max(program.avals, default=0)
+  for eqn in program.eqns:
+    inputs = list(eqn.inputs)
+    for i, v in enumerate(inputs):
+      if isinstance(v, Const) and np.size(v.value) > 1 and jax.numpy.issubdtype(v.value.dtype, np.inexact):
+        inputs[i] = number = number + 1
+        avals[number] = jax.ShapeDtypeStruct(v.value.shape, v.value.dtype)
+        eqns.append(Eqn(jax.lax.copy_p, (v,), (number,), {}, eqn.scope, eqn.source))
+    eqns.append(eqn._replace(inputs=tuple(inputs)))
+  return program._replace(eqns=tuple(eqns), avals=avals)
 
 
 def _swapped(program: Program) -> Program:

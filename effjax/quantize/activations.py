@@ -57,8 +57,9 @@ def quantizers(fn: Callable, params: PyTree, *args: PyTree,
   [('w/logistic', [0.00390625, -128.0])]
   """
   quantizer = quantizer or lsq_plus()
-  found = {tap.range: quantizer for tap in taps(fn, params, *args)}
-  return found | {tap.range: _own(tap, quantizer) for tap in taps(fn, params, *args) if _own(tap, quantizer)}
+  found = taps(fn, params, *args)
+  own = ((tap.range, _own(tap, quantizer)) for tap in found)  # of several taps of a range one says so
+  return {tap.range: quantizer for tap in found} | {name: each for name, each in own if each}
 
 
 def _own(tap: Tap, quantizer: ActivationQuantizer) -> ActivationQuantizer | None:
