@@ -2,50 +2,48 @@
 from collections.abc import Callable
 
 import flax.linen as nn
-import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-MOMENTUM, EPSILON = 0.9, 1e-3
+from effjax.layers.batch_norm import BatchNorm
+from effjax.layers.block import Block
 
 
-class ConvBN(nn.Module):
-  """`y = activation(BatchNorm(conv(x)))`, SAME padding, no bias: folding BatchNorm leaves one conv with a bias.
+class ConvBN(Block):
+  """`y = activation(BatchNorm(conv(x)))`, no bias: folding BatchNorm leaves one conv with a bias.
 
-  `[n, h, w, cin] -> [n, ceil(h / strides), ceil(w / strides), features]`. Parameters `conv/kernel`, `bn/scale`,
-  `bn/bias`; statistics `bn/mean`, `bn/var` in `batch_stats`.
+  `[n, h, w, cin] -> [n, ceil(h / strides), ceil(w / strides), features]` unless padding is VALID. Parameters
+  `conv/kernel`, `bn/scale`, `bn/bias`; statistics `bn/mean`, `bn/var` in `batch_stats`.
 
   Args:
     features: output channels.
-    kernel: height and width of the kernel.
+    kernel: height and width of the kernel, or a pair.
     strides: in both directions.
     groups: of the convolution; features == cin == groups is depthwise.
     activation: a function, or None for a linear output. ReLU and ReLU6 are fused by integer kernels.
-    axis_name: mapped axis over which the batch statistics are averaged, under `pmap` or `shard_map`.
-    dtype: of the convolution and the output; parameters and BatchNorm stay float32.
+    dilation: steps between the entries that a kernel reads.
+    scale_init: of BatchNorm's scale; zeros in the last one of a residual branch make the block the identity at first.
+    others: as in `Block`.
 
-  `train`: batch statistics, and the running ones are updated (make `batch_stats` mutable); else the running ones.
+  `train`: as in `BatchNorm`.
+
+  Raises:
+    EffjaxError: channels that groups do not divide.
 
   Source: Ioffe, Szegedy, "Batch Normalization", ICML 2015, arXiv:1502.03167; ReLU6 as in MobileNet, survey [8].
 
-  >>> import jax
+  >>> import jax, jax.numpy as jnp
   >>> ConvBN(4).init_with_output(jax.random.key(0), jnp.ones((1, 8, 8, 3)), False)[0].shape
   (1, 8, 8, 4)
   """
   features: int
-  kernel: int = 3
+  kernel: int | tuple[int, int] = 3
   strides: int = 1
   groups: int = 1
   activation: Callable | None = nn.relu6
-  axis_name: str | None = None
-  dtype: DTypeLike | None = None
+  dilation: int = 1
+  scale_init: Callable = nn.initializers.ones
 
   @nn.compact
   def __call__(self, x: Float[Array, 'n h w cin'], train: bool) -> Float[Array, 'n h2 w2 features']:
-    size, strides = (self.kernel,) * 2, (self.strides,) * 2
-    x = nn.Conv(self.features, size, strides, 'SAME', feature_group_count=self.groups, use_bias=False,
-                dtype=self.dtype, name='conv')(x)
-    bn = nn.BatchNorm(use_running_average=not train, momentum=MOMENTUM, epsilon=EPSILON, axis_name=self.axis_name,
-                      name='bn')
-    x = bn(x.astype(jnp.float32)).astype(x.dtype)
-    return x if self.activation is None else self.activation(x)
+    x = self.convolve(x, self.features, self.kernel, self.strides, groups=self.groups, dilation=self.dilation)
+    return BatchNorm(self.activation, self.scale_init, name='bn', **self.same)(x, train)

@@ -2,13 +2,13 @@
 from collections.abc import Callable
 
 import flax.linen as nn
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from effjax.layers.block import Block
 from effjax.layers.conv_bn import ConvBN
 
 
-class DepthwiseSeparable(nn.Module):
+class DepthwiseSeparable(Block):
   """`y = pointwise(depthwise(x))`, each a `ConvBN` with activation: a rank-one factorisation of a dense kernel.
 
   `[n, h, w, cin] -> [n, ceil(h / strides), ceil(w / strides), features]`. Multiply-accumulates are
@@ -18,7 +18,7 @@ class DepthwiseSeparable(nn.Module):
     features: output channels.
     strides: of the depthwise convolution.
     kernel: height and width of the depthwise kernel.
-    activation, axis_name, dtype: as in `ConvBN`.
+    activation: as in `ConvBN`; others: as in `Block`.
 
   Source: Howard et al., "MobileNets", 2017, arXiv:1704.04861, survey [8].
 
@@ -30,12 +30,9 @@ class DepthwiseSeparable(nn.Module):
   strides: int = 1
   kernel: int = 3
   activation: Callable | None = nn.relu6
-  axis_name: str | None = None
-  dtype: DTypeLike | None = None
 
   @nn.compact
   def __call__(self, x: Float[Array, 'n h w cin'], train: bool) -> Float[Array, 'n h2 w2 features']:
-    same = dict(activation=self.activation, axis_name=self.axis_name, dtype=self.dtype)
-    channels = x.shape[-1]
+    same, channels = dict(activation=self.activation, **self.same), x.shape[-1]
     x = ConvBN(channels, self.kernel, self.strides, groups=channels, name='depthwise', **same)(x, train)
     return ConvBN(self.features, 1, name='pointwise', **same)(x, train)

@@ -2,6 +2,8 @@
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
+import jax
+
 from effjax import reparam
 from effjax.errors import EffjaxError
 from effjax.graph.channel_axes import channel_axes
@@ -84,7 +86,7 @@ def check_kernels(paths: Collection[Path], kernels: Collection[Path]) -> None:
 
 def deployed(found: Aware, slots: Slots) -> Deployed:
   """The values that the device will hold, from trained slots of `found.reparam`."""
-  both = found.reparam.apply(*slots, None)
+  both = jax.jit(lambda slots: found.reparam.apply(*slots, None))(slots)  # one program, not one for each shape
   facts = {path.removeprefix(WEIGHTS + '/'): fact for path, fact in found.reparam.facts(slots, True).items()}
   ranges = {tap: (*found.quantizers[tap].facts(phi), found.quantizers[tap].bits) for tap, phi in both[RANGES].items()}
   ranges = {tap: (float(scale), int(zero), bits) for tap, (scale, zero, bits) in ranges.items()}
