@@ -185,9 +185,9 @@ def chain(*parts: Reparam) -> Reparam:
 
   def each(slots):
     theta = slots.theta
-    for part, phi, state in zip(parts, slots.phi, slots.state, strict=True):
+    for i, (part, phi, state) in enumerate(zip(parts, slots.phi, slots.state, strict=True), 1):
       yield part, Slots(theta, phi, state)
-      theta = part.apply(theta, phi, state, None)
+      theta = part.apply(theta, phi, state, None) if i < len(parts) else theta  # nobody reads what the last one makes
 
   def facts(slots, hard):
     merged: dict[Path, Fact] = {}

@@ -15,7 +15,7 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_threefry_partitionable', True)
 
 # Every annotated shape of levels 0 to 3 is checked at run time.
-CHECKED = ('tree ste relax schedule term graph reparam quantize sparsify distill layers cost data search').split()
+CHECKED = ('tree ste relax schedule term graph reparam quantize sparsify distill layers cost data search models').split()
 install_import_hook([f'effjax.{unit}' for unit in CHECKED], 'beartype.beartype')
 # All of effjax, before pytest imports modules one by one and so hides functions behind modules of the same name.
 import effjax.cli  # noqa: E402, F401

@@ -1,6 +1,6 @@
 """What all networks have in common: the call, its checks, named intermediates, and widths read off parameters."""
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import flax.linen as nn
 from jaxtyping import Array, Float
@@ -34,8 +34,14 @@ class Network(Block):
   channels: int = 3
   stride: ClassVar[int] = 32  # of the last features: the least height and width
 
+  @property
+  def same(self) -> dict[str, Any]:
+    """As of `Block`; `widths` speaks of paths from here, wherever the network itself stands."""
+    below = {'/'.join((*self.path, path)): features for path, features in (self.widths or {}).items()}
+    return {**super().same, 'widths': below}
+
   @nn.compact
-  def __call__(self, x: Float[Array, 'n h w c'], train: bool) -> PyTree:
+  def __call__(self, x: Float[Array, '*shape'], train: bool) -> PyTree:
     name = type(self).__name__
     if x.ndim != 4 or x.shape[-1] != self.channels or min(x.shape[1:3]) < self.stride:
       raise EffjaxError(f'{name}: wanted images [n, h, w, {self.channels}] with h and w of at least {self.stride}, got '

@@ -1,0 +1,19 @@
+"""Networks by name."""
+import pytest
+
+from effjax import models
+from effjax.errors import EffjaxError
+
+
+def test_every_name_makes_a_network_that_is_called_alike():
+  for name, variant in models.NETWORKS.items():
+    net = models.create(name, num_classes=7)
+    assert net.num_classes == 7 and name == name.lower()
+    assert min((variant.size, variant.size) if isinstance(variant.size, int) else variant.size) >= net.stride
+
+
+def test_unknown_names_and_options():
+  with pytest.raises(EffjaxError, match=r"models: no network is called 'mobilenetv2': nearest are \['mobilenet_v2'"):
+    models.create('mobilenetv2')
+  with pytest.raises(EffjaxError, match=r"models: 'mobilenet_v2' does not take these options \(.*'depth'\): give fields"):
+    models.create('mobilenet_v2', depth=3)
