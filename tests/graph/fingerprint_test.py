@@ -8,6 +8,7 @@ import pytest
 
 from effjax.graph.fingerprint import difference, digest, fingerprint
 from effjax.graph.trace import flatten, trace
+from effjax.layers.convolution import conv_general_dilated
 
 PARAMS, ROW = {'a': jnp.ones((3, 4)), 'b': jnp.ones((4, 2))}, jnp.ones((1, 3))
 
@@ -72,3 +73,11 @@ def test_shapes_belong_to_a_function_and_precision_does_not():
 def test_an_array_is_known_by_type_and_values(x):
   same, other = jnp.array(x), jax.random.key(2) if jnp.issubdtype(jnp.result_type(x), jax.dtypes.prng_key) else x + x
   assert digest(x) == digest(same) != digest(other)
+
+
+def test_a_convolution_by_another_formulation_is_the_same_function():
+  w, x = jnp.ones((3, 3, 1, 2)), jnp.ones((1, 4, 4, 2))
+  options = dict(window_strides=(1, 1), padding='SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'), feature_group_count=2)
+  fns = [lambda w, x: jax.lax.conv_general_dilated(x, w, **options)]
+  fns += [lambda w, x, how=how: conv_general_dilated(x, w, **options, formulation=how) for how in (None, 'shifts')]
+  assert len({tuple(fingerprint(trace(fn, w, x))) for fn in fns}) == 1
