@@ -87,6 +87,8 @@ def _folded(walk, eqn, value, factor, term):
   """`value * factor + term`: value itself if it is the identity, 0 if factor is (an operator not chosen), or folded."""
   if not np.any(factor):
     return np.zeros(value.shape, np.float32) + np.asarray(term, np.float32)
+  if isinstance(value, Pending) and value.op == 'pool_sum' and not np.any(term):  # divided by 1, too: one pixel
+    return reductions.averaged(walk, eqn, value, factor)
   if np.all(factor == 1) and not np.any(term):
     return value
   if isinstance(value, Stored):
@@ -96,8 +98,6 @@ def _folded(walk, eqn, value, factor, term):
     if not np.any(factor != 1) and _is_epsilon(walk, eqn, value, term):
       return value
     value = linear.identity(walk, eqn, value, (factor if np.any(factor != 1) else term))
-  if value.op == 'pool_sum':
-    return reductions.averaged(walk, eqn, value, factor)
   for step, operand, neutral in ((kernels.scaled, factor, 1), (kernels.shifted, term, 0)):
     if np.any(operand != neutral):
       value = step(value, operand)

@@ -15,6 +15,7 @@ def convertible(program: Program, inputs: Sequence[jax.Array]) -> list[jax.Array
   A transposed convolution whose image is padded more on one side than on the other (SAME with an odd kernel), which
   would come out too large, is computed whole and cropped. A padded sum over windows that is divided by a number
   (an average that counts the padding), for which most devices have no kernel, is padded first: it becomes a pool.
+  What chooses among formulations is lax's own.
 
   >>> from effjax.graph.trace import trace
   >>> w = jnp.ones((3, 3, 1, 1))
@@ -27,6 +28,8 @@ def convertible(program: Program, inputs: Sequence[jax.Array]) -> list[jax.Array
   def bind(eqn: Eqn, args: list) -> Sequence[jax.Array]:
     if eqn.name in CUSTOM:  # no derivative is asked for
       return convertible(eqn.body, args)
+    if 'formulation' in eqn.params:
+      eqn = eqn._replace(params=eqn.params | {'formulation': 'lax'})
     if eqn.name == 'conv_general_dilated' and _uneven(eqn.params):
       return [_cropped(eqn, *args)]
     if eqn.name == 'reduce_window_sum' and _averages(program, readers, eqn):

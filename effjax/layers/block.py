@@ -7,6 +7,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from effjax.errors import EffjaxError
+from effjax.layers.convolution import conv_general_dilated
 
 PADDINGS = ('SAME', 'VALID', 'symmetric')
 
@@ -40,8 +41,9 @@ class Block(nn.Module, kw_only=True):
     """The channels that this layer gives: those of `widths`, else `features`."""
     return (self.widths or {}).get('/'.join(self.path), features)
 
-  def convolve(self, x: Float[Array, 'n h w cin'], features: int, kernel: int | tuple[int, int], strides: int = 1, *,
-               groups: int = 1, dilation: int = 1, bias: bool = False) -> Float[Array, 'n h2 w2 features']:
+  def convolve(self, x: Float[Array, 'n h w cin'], features: int, kernel: int | tuple[int, int],
+               strides: int | tuple[int, int] = 1, *, groups: int = 1, dilation: int = 1,
+               bias: bool = False) -> Float[Array, 'n h2 w2 features']:
     """The convolution of this layer, with its parameters under `conv`.
 
     Raises:
@@ -53,7 +55,7 @@ class Block(nn.Module, kw_only=True):
                         f'{x.shape[-1]} input and {features} output channels: choose another width or other groups')
     pads = _pads(self.padding, size, dilation)
     return nn.Conv(features, size, strides, pads, kernel_dilation=dilation, feature_group_count=groups, use_bias=bias,
-                   dtype=self.dtype, name='conv')(x)
+                   dtype=self.dtype, conv_general_dilated=conv_general_dilated, name='conv')(x)
 
 
 def round_channels(channels: float, multiple: int = 8) -> int:

@@ -23,7 +23,7 @@ class InvertedResidual(Block):
     activation: as in `ConvBN`.
     hidden: hidden channels, instead of `expand` times those of x.
     squeeze: channels of a `SqueezeExcite` after the depthwise convolution; 0 for none.
-    gate: of the squeeze-excite.
+    gate, squeeze_activation: of the squeeze-excite; the latter is `activation` where it is None.
     residual: whether x is added; None adds it where strides is 1 and cin is features. A network that may be
       shrunk must say, since then its widths are not those of its plan.
     others: as in `Block`.
@@ -44,6 +44,7 @@ class InvertedResidual(Block):
   hidden: int | None = None
   squeeze: int = 0
   gate: Callable = nn.sigmoid
+  squeeze_activation: Callable | None = None
   residual: bool | None = None
 
   @nn.compact
@@ -55,7 +56,8 @@ class InvertedResidual(Block):
     channels = y.shape[-1]
     y = ConvBN(channels, self.kernel, self.strides, groups=channels, name='depthwise', **active)(y, train)
     if self.squeeze:
-      y = SqueezeExcite(self.squeeze, self.activation, self.gate, name='squeeze_excite', **self.same)(y)
+      y = SqueezeExcite(self.squeeze, self.squeeze_activation or self.activation, self.gate, name='squeeze_excite',
+                        **self.same)(y)
     y = ConvBN(self.features, 1, activation=None, name='project', **self.same)(y, train)
     residual = x.shape == y.shape if self.residual is None else self.residual
     return x + y if residual else y

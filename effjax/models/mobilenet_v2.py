@@ -44,4 +44,7 @@ class MobileNetV2(Network):
 VARIANTS = {
     'mobilenet_v2': Variant(MobileNetV2, paper='3.4 M, 300 M'),
     'mobilenet_v2_0.35': Variant(functools.partial(MobileNetV2, width=.35)),
+    'mobilenet_v2_0.5': Variant(functools.partial(MobileNetV2, width=.5)),
+    'mobilenet_v2_0.75': Variant(functools.partial(MobileNetV2, width=.75)),
+    'mobilenet_v2_1.3': Variant(functools.partial(MobileNetV2, width=1.3)),
     'mobilenet_v2_1.4': Variant(functools.partial(MobileNetV2, width=1.4), paper='6.9 M, 585 M')}

@@ -8,12 +8,35 @@ import jax.numpy as jnp
 
 from effjax.errors import EffjaxError
 from effjax.graph.profile import counts, profile
-from effjax.models import mobilenet_v2
+from effjax.models import (
+  alexnet,
+  amoebanet,
+  darts,
+  densenet,
+  dilated_vgg,
+  espnet,
+  espnet_v2,
+  gcn,
+  googlenet,
+  igc,
+  igcv3,
+  mobilenet_v2,
+  nasnet,
+  resnet,
+  resnext,
+  shufflenet,
+  shufflenet_v2,
+  squeezenet,
+  vgg,
+  xception,
+)
 from effjax.models.network import Network
 from effjax.models.variant import Variant
 from effjax.tree import PyTree
 
-FAMILIES = (mobilenet_v2,)  # alphabetical
+# Alphabetical.
+FAMILIES = (alexnet, amoebanet, darts, densenet, dilated_vgg, espnet, espnet_v2, gcn, googlenet, igc, igcv3,
+            mobilenet_v2, nasnet, resnet, resnext, shufflenet, shufflenet_v2, squeezenet, vgg, xception)
 NETWORKS: dict[str, Variant] = {name: variant for family in FAMILIES for name, variant in family.VARIANTS.items()}
 
 

@@ -79,6 +79,17 @@ def test_shapes_are_enough_and_inputs_may_be_several():
   assert simulate(network, (X, X)).shape == (16, 3)
 
 
+def test_an_average_over_a_single_pixel_is_a_pool():
+  """SAME windows of which one entry each lies in the image: they are divided by 1."""
+  def tail(y):
+    window = lambda y: jax.lax.reduce_window(y, 0., jax.lax.add, (1, 3, 3, 1), (1, 1, 1, 1), 'SAME')
+    return (window(y.reshape(-1, 1, 1, 3)) / window(jnp.ones((1, 1, 1, 3)))).reshape(-1, 3)
+
+  network = build(tail, {'input': (.01, 3, 8), 'fc': (.02, -5, 8)})
+  assert [node.op for node in network.nodes if node.op.endswith(('pool', 'pool_sum'))] == ['average_pool']
+  np.testing.assert_array_equal(simulate(network, X), simulate(build(lambda y: y, {'input': (.01, 3, 8), 'fc': (.02, -5, 8)}), X))
+
+
 def windows(y, padding):
   return jax.lax.reduce_window(y.reshape(-1, 1, 3, 1), 0., jax.lax.add, (1, 1, 2, 1), (1, 1, 1, 1), padding)
 

@@ -2,15 +2,16 @@
 import pytest
 
 from effjax import models
-from effjax.models.mobilenet_v2 import MobileNetV2
+from effjax.models.mobilenet_v2 import VARIANTS, MobileNetV2
 
-COUNTS = {.35: (1_677_128, 59_285_808), .5: (1_968_680, 97_131_840), .75: (2_636_424, 209_069_792),
-          1.: (3_504_872, 300_774_272), 1.3: (5_386_792, 509_374_560), 1.4: (6_108_776, 582_195_824)}
+COUNTS = {'mobilenet_v2_0.35': (1_677_128, 59_285_808), 'mobilenet_v2_0.5': (1_968_680, 97_131_840),
+          'mobilenet_v2_0.75': (2_636_424, 209_069_792), 'mobilenet_v2': (3_504_872, 300_774_272),
+          'mobilenet_v2_1.3': (5_386_792, 509_374_560), 'mobilenet_v2_1.4': (6_108_776, 582_195_824)}
 
 
-@pytest.mark.parametrize('width', COUNTS)
-def test_counts(width):
-  assert models.count(MobileNetV2(width=width), 224) == COUNTS[width]
+@pytest.mark.parametrize('name', COUNTS)
+def test_counts(name):
+  assert models.count(VARIANTS[name].make(), 224) == COUNTS[name]
 
 
 def test_one_step_learns(learns):
