@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from effjax import report
-from effjax.cli import inspect, profile
+from effjax.cli import inspect, models, profile
 from effjax.cli.joint import Options, joint
 from effjax.errors import EffjaxError
 
@@ -57,17 +57,22 @@ def _parser():
                       help='the folder of a run; or a file with the network that export.save wrote beside it (.npz)')
   verify.add_argument('--micro', action='store_true', help='run it in TFLite Micro, too (needs effjax[micro])')
   verify.set_defaults(run=lambda args: inspect.verify(args.path, args.micro))
-  _add_profile(commands.add_parser('profile', help='what each layer of a run costs, or each operation of any function'))
+  _add_profile(commands.add_parser('profile', help='what each layer of a run costs, or each operation of a network or '
+                                                   'of any function'))
+  listed = commands.add_parser('models', help='the networks of effjax.models and what they cost')
+  listed.add_argument('names', metavar='NAME', nargs='*', help="names or patterns such as 'mobilenet*'; default all")
+  listed.add_argument('--format', choices=['table', 'json', 'markdown'], default='table')
+  listed.set_defaults(run=lambda args: models.show(args.names, args.format))
   return parser
 
 
 def _add_profile(command):
   command.set_defaults(run=_profile)
-  command.add_argument('what', metavar='RUN|MODULE:FUNCTION',
-                       help='the folder of a run, or a function that is called without arguments and returns (fn, '
-                            'params, *args); params and args may be shapes')
+  command.add_argument('what', metavar='RUN|NETWORK|MODULE:FUNCTION',
+                       help='the folder of a run, a network that effjax models lists, or a function that is called '
+                            'without arguments and returns (fn, params, *args); params and args may be shapes')
   given = dict(default=argparse.SUPPRESS)  # what is not given is not in args
-  command.add_argument('--format', choices=['table', 'json'], help='of a function; default table', **given)
+  command.add_argument('--format', choices=['table', 'json'], help='of a network or function; default table', **given)
   command.add_argument('--bits', type=_bits, help='of its weights and activations, for bytes; default 32', **given)
   command.add_argument('--plot', metavar='FILE.png', help='draw it into a new file (needs effjax[plots])', **given)
 
@@ -118,11 +123,11 @@ def _joint(args):
 def _profile(args):
   options = {name: value for name, value in vars(args).items() if name in ('format', 'bits', 'plot')}
   folder = pathlib.Path(args.what)
-  if ':' in args.what and not folder.exists():
+  if not folder.exists() and (':' in args.what or len(folder.parts) == 1):
     return profile.show(args.what, **options)
   if options:
-    raise EffjaxError(f'profile: {", ".join(f"--{name}" for name in options)}: only for module:function, got '
-                      f'{args.what!r}, which is profiled as the folder of a run: leave out what does nothing there')
+    raise EffjaxError(f'profile: {", ".join(f"--{name}" for name in options)}: only for networks and module:function, '
+                      f'got {args.what!r}, which is profiled as the folder of a run: leave out what does nothing there')
   return inspect.profile(folder)
 
 

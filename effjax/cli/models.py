@@ -86,8 +86,8 @@ def traced(net: models.Network, size: int | tuple[int, int]) -> tuple[Callable, 
 def _source(net) -> str:
   """Where the head of the family's module says that it is from."""
   text = sys.modules[type(net).__module__].__doc__ or ''
-  title, *links = text.split(':')[0], *re.findall(r'arXiv:[\d.]+\d', text)[:1], *re.findall(r'survey (\[\d+\])', text)[:1]
-  return ' '.join([title.split(',')[0], *links])
+  links = [re.findall(pattern, text)[:1] for pattern in (r'arXiv:\d+\.\d+', r'survey (\[\d+\])')]
+  return ' '.join([re.split('[:,]', text)[0], *sum(links, [])])
 
 
 def _cells(found):

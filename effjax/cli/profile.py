@@ -1,4 +1,5 @@
-"""What a function costs, operation by operation: `effjax profile module:function`."""
+"""What a network or function costs, operation by operation: `effjax profile mobilenet_v2`, `... module:function`."""
+import difflib
 import importlib
 import inspect
 import json
@@ -12,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from effjax import cost, graph
+from effjax import cost, graph, models
+from effjax.cli.models import traced
 from effjax.errors import EffjaxError
 from effjax.graph.profile import Row, counts, groups, intensity, size
 from effjax.report.pictures import operations
@@ -24,7 +26,7 @@ WIDE = 200  # columns of a table that is not printed on a terminal
 
 
 def show(name: str, *, format: str = 'table', bits: int = 32, plot: str | None = None) -> int:
-  """Prints the profile of `module:function`, and draws it into the PNG file `plot`."""
+  """Prints the profile of a network of `effjax.models`, or of `module:function`; draws it into the PNG file `plot`."""
   file = None if plot is None else _free(plot)
   found = describe(_profiled(name), bits)
   if file is not None:
@@ -71,6 +73,12 @@ def _profiled(name) -> graph.Profile:
 
 
 def _made(name):
+  if name in models.NETWORKS:
+    return traced(models.create(name), models.NETWORKS[name].size)
+  if ':' not in name:
+    near = difflib.get_close_matches(name, models.NETWORKS, n=3, cutoff=0.)
+    raise EffjaxError(f'profile: {name!r} is neither the folder of a run nor a network: nearest are {near}; `effjax '
+                      f'models` lists all; for a function {WANTED}')
   module, _, attribute = name.partition(':')
   try:
     make = getattr(importlib.import_module(module), attribute)

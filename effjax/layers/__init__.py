@@ -28,6 +28,7 @@ from effjax.layers.inverted_residual import InvertedResidual
 from effjax.layers.local_response_norm import local_response_norm
 from effjax.layers.operations import OPERATIONS
 from effjax.layers.prelu import PReLU
+from effjax.layers.ps_roi_align import ps_roi_align
 from effjax.layers.sep_conv import SepConv
 from effjax.layers.separable_conv import SeparableConv
 from effjax.layers.shuffle_unit import ShuffleUnit
@@ -38,4 +39,4 @@ __all__ = ['AsymmetricConv', 'AuxiliaryHead', 'BasicBlock', 'BatchNorm', 'Block'
            'Cell', 'ContextModule', 'Conv', 'ConvBN', 'ConvBias', 'ConvTranspose', 'Dense', 'DepthwiseSeparable',
            'DilConv', 'EESP', 'ESP', 'FactorizedReduce', 'Genotype', 'GlobalConvolution', 'IGCV1', 'IGCV2', 'IGCV3',
            'InvertedResidual', 'OPERATIONS', 'PReLU', 'SepConv', 'SeparableConv', 'ShuffleUnit', 'ShuffleUnitV2',
-           'SqueezeExcite', 'channel_shuffle', 'drop_path', 'local_response_norm', 'round_channels']
+           'SqueezeExcite', 'channel_shuffle', 'drop_path', 'local_response_norm', 'ps_roi_align', 'round_channels']

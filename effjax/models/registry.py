@@ -27,6 +27,7 @@ from effjax.models import (
   shufflenet,
   shufflenet_v2,
   squeezenet,
+  thundernet,
   vgg,
   xception,
 )
@@ -36,7 +37,7 @@ from effjax.tree import PyTree
 
 # Alphabetical.
 FAMILIES = (alexnet, amoebanet, darts, densenet, dilated_vgg, espnet, espnet_v2, gcn, googlenet, igc, igcv3,
-            mobilenet_v2, nasnet, resnet, resnext, shufflenet, shufflenet_v2, squeezenet, vgg, xception)
+            mobilenet_v2, nasnet, resnet, resnext, shufflenet, shufflenet_v2, squeezenet, thundernet, vgg, xception)
 NETWORKS: dict[str, Variant] = {name: variant for family in FAMILIES for name, variant in family.VARIANTS.items()}
 
 

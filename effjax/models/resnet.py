@@ -24,7 +24,7 @@ class ResNet(Network):
     depths: blocks of each stage.
     features: of the blocks of each stage; a `Bottleneck` gives four times as many.
     bottleneck: `Bottleneck` or `BasicBlock`.
-    groups: of the 3x3 convolutions of bottlenecks.
+    groups: of the 3x3 convolutions of bottlenecks, not rounded to multiples of 8 if there are several.
     group_width: channels of each group where features are 64 (before `width`), in proportion elsewhere.
     shortcut, bias: as in `effjax.layers.residual.Residual`.
     reduce_strides: as in `Bottleneck`: the paper's network ("v1"); by default torchvision's ("v1.5").
@@ -66,15 +66,17 @@ class ResNet(Network):
     rounded = round_channels(features * self.width)
     if not self.bottleneck:
       return BasicBlock(rounded, strides, shortcut, **same)
-    hidden = self.groups * max(1, round(self.group_width * features / 64 * self.width))
-    return Bottleneck(rounded, strides, shortcut, hidden=rounded if self.groups == 1 else hidden, groups=self.groups,
+    of_group = features * self.width * self.group_width / 64
+    hidden = round_channels(of_group) if self.groups == 1 else self.groups * max(1, round(of_group))
+    return Bottleneck(rounded, strides, shortcut, hidden=hidden, groups=self.groups,
                       reduce_strides=self.reduce_strides, **same)
 
 
 class CifarResNet(ResNet):
   """The paper's networks for images of 32: a 3x3 convolution, three stages of basic blocks, depth `6 n + 2`.
 
-  Shortcuts that change shape are the paper's option A, 'pad'. Intermediates, and others: as of `ResNet`.
+  Shortcuts that change shape are the paper's option A, 'pad'. MLPerf Tiny's ResNet-8 has biases and shortcuts 'conv';
+  its 78,666 parameters are 78,186 and the statistics of BatchNorm. Intermediates, and others: as of `ResNet`.
 
   >>> from effjax import models
   >>> models.count(CifarResNet(depths=(1, 1, 1)), 32)

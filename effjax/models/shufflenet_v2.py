@@ -44,18 +44,19 @@ class ShuffleNetV2(Network):
 
   def forward(self, x, train):
     """Features and classifier."""
-    return self.classify(self.extract(x, train))
+    return self.classify(self.maps(x, train)[1])
 
-  def extract(self, x, train):
-    """The features: stem, stages, head."""
+  def maps(self, x, train):
+    """Of stem, stages and head: what the last but one stage gives, a 16th of the size, and the features."""
     x = self._conv(self.stem, 3, 2, 'stem')(x, train)
     x = self.mark('stage1', max_pool(x, 3, 2, ((1, 1), (1, 1)) if self.padding == 'symmetric' else self.padding))
+    found = [x]
     for i, (features, depth) in enumerate(zip(self.features, self.depths), 2):
       for j in range(1, depth + 1):
         x = ShuffleUnitV2(round_channels(features * self.width, 2), 2 if j == 1 else 1, self.kernel, self.authors,
                           name=f'stage{i}_block{j}', **self.same)(x, train)
-      x = self.mark(f'stage{i}', x)
-    return self.mark('features', self._conv(self.head, 1, 1, 'head')(x, train) if self.head else x)
+      found.append(self.mark(f'stage{i}', x))
+    return found[-2], self.mark('features', self._conv(self.head, 1, 1, 'head')(x, train) if self.head else x)
 
   def _conv(self, features, kernel, strides, name):
     return ConvBN(round_channels(features * self.width, 2), kernel, strides, activation=nn.relu, name=name, **self.same)

@@ -68,22 +68,23 @@ def markdown(rows: Rows) -> str:
   return '\n'.join([head, '|' + '---|' * len(rows[0]), *body])
 
 
+def table(rows: Rows) -> Table:
+  """Rows, the first of which is the head, as a table for the terminal."""
+  head, *body = rows
+  made = Table()
+  for name in head:
+    made.add_column(Text(name), justify='right' if name != head[0] else 'left')
+  for row in body:
+    made.add_row(*map(Text, row))  # Text: brackets are not markup
+  return made
+
+
 def terminal(results: Results) -> list[Table]:
   """The tables that the command line prints."""
-  return [_rich(rows(plain(results))) for rows in (networks, budgets, checks)]
+  return [table(rows(plain(results))) for rows in (networks, budgets, checks)]
 
 
 def _compared(key, before, after):
   if before is None or after is None or not before:
     return '-'
   return f'{100 * (after - before):+.2f} points' if key in PERCENT else f'{100 * after / before:.1f} %'
-
-
-def _rich(rows):
-  head, *body = rows
-  table = Table()
-  for name in head:
-    table.add_column(Text(name), justify='right' if name != head[0] else 'left')
-  for row in body:
-    table.add_row(*map(Text, row))  # Text: brackets are not markup
-  return table

@@ -123,7 +123,7 @@ def main(options):
   constant = evaluated(lambda images: jnp.full(images.shape[:3], most, jnp.int32), test)
   print(figures(f'{options.test}, class {most} everywhere', constant))
   print(f'{sum(leaf.size for leaf in jax.tree.leaves(variables["params"])):,} parameters; training {trained:.0f} s, '
-        f'in all {time.time() - start:.0f} s, load at the end {os.getloadavg()[0]:.1f}')
+        f'in all {time.time() - start:.0f} s, {time.process_time():.0f} s of all CPUs; load {os.getloadavg()[0]:.1f}')
 
 
 if __name__ == '__main__':

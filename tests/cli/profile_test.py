@@ -1,4 +1,4 @@
-"""`effjax profile module:function`: the table, the JSON, the picture, and each mistake in one line."""
+"""`effjax profile` of module:function or a network: the table, the JSON, the picture, and each mistake in one line."""
 import json
 import re
 
@@ -113,6 +113,13 @@ def test_json_is_plain_numbers(run):
   assert (layer['path'], layer['count'], layer['groups']['weight']) == ('stack', 5, [[0], [0]])
 
 
+def test_a_network_by_its_name(run):
+  """As `models.count` counts it; the statistics of BatchNorm are no parameters."""
+  code, out, err = run('mobilenet_v2_0.35', '--format', 'json', '--bits', '8')
+  total = json.loads(out)['total']
+  assert (code, err, total['parameters'], total['macs']) == (0, '', 1_677_128, 59_285_808)
+
+
 def test_arrays_several_arguments_and_results(run):
   code, out, _ = run('profiled_nets:arrays', '--format', 'json')
   assert code == 0 and json.loads(out)['total']['macs'] == 24
@@ -153,8 +160,11 @@ ERRORS = {
         'profiled_nets:net --plot {}/net.pdf', r"wanted a file name that ends in \.png, in a folder that exists"),
     'a picture in no folder': (
         'profiled_nets:net --plot {}/nosuch/net.png', r"wanted a file name that ends in \.png, in a folder that exists"),
+    'a network that is not there': (
+        'mobilenetv2', r"profile: 'mobilenetv2' is neither the folder of a run nor a network: nearest are "
+        rf"\['mobilenet_v2.*\]; `effjax models` lists all; for a function {FORM}"),
     'options of a function with a run': (
-        '{} --plot net.png --bits 8', r'profile: --plot, --bits: only for module:function, got .*, which is profiled as the folder of a run: '
+        '{} --plot net.png --bits 8', r'profile: --plot, --bits: only for networks and module:function, got .*, which is profiled as the folder of a run: '
         'leave out what does nothing there'),
 }
 

@@ -85,3 +85,11 @@ def test_parameters_and_dtypes():
                                                           'bn': {'scale': (4,), 'bias': (4,)}}
   assert out.dtype == jnp.bfloat16
   assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype('float32')}
+
+
+def test_training_takes_a_bias_away_again():
+  net, variables = prepared(features=4, bias=True)
+  assert set(variables['params']['conv']) == {'kernel', 'bias'}
+  out, _ = net.apply(variables, X, True, mutable=['batch_stats'])
+  variables['params']['conv']['bias'] += 1.
+  np.testing.assert_allclose(net.apply(variables, X, True, mutable=['batch_stats'])[0], out, rtol=1e-4, atol=1e-5)

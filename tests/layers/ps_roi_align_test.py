@@ -3,6 +3,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.test_util import check_grads
 
 from effjax.errors import EffjaxError
 from effjax.layers import ps_roi_align
@@ -56,10 +57,10 @@ def test_the_whole_map_gives_means_of_blocks():
 
 def test_derivatives_by_the_features_and_the_boxes():
   x, boxes = jax.random.normal(KEY, (5, 5, 8)), jnp.array([[.73, 1.11, 3.87, 4.41]])
-  loss = lambda x, boxes: jnp.sum(jnp.sin(ps_roi_align(x, boxes, 2)))
-  with jax.enable_x64():
+  loss = lambda x, boxes: jnp.sum(jnp.sin(ps_roi_align(jnp.asarray(x), jnp.asarray(boxes), 2)))
+  with jax.enable_x64(True):
     x, boxes = x.astype(jnp.float64), boxes.astype(jnp.float64)
-    jax.test_util.check_grads(loss, (x, boxes), order=1, modes=['rev', 'fwd'], eps=1e-6)
+    check_grads(loss, (x, boxes), order=1, modes=['rev', 'fwd'], eps=1e-6)
 
 
 def test_channels_that_the_bins_do_not_divide():

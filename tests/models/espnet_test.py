@@ -45,4 +45,9 @@ def test_one_step_learns(learns):
 
 
 def test_from_gates_to_a_file(to_file):
+  to_file(SMALL.copy(depths=(0, 0), decoder=False), 8)
+
+
+@pytest.mark.slow
+def test_from_gates_to_a_file_with_the_decoder(to_file):
   to_file(SMALL, 16)

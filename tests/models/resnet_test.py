@@ -62,6 +62,11 @@ def test_counts_of_resnet50_with_fewer_channels_within_its_blocks(share, expecte
   assert count('resnet50_v1', widths=widths) == expected
 
 
+def test_count_of_a_wide_network():
+  """torchvision's wide_resnet50_2 has 68,883,240 parameters: the 3x3 have twice the channels."""
+  assert count('resnet50', group_width=128)[0] == 68_883_240
+
+
 @pytest.mark.parametrize('name', [pytest.param(name, marks=[pytest.mark.slow] * name.startswith('110')) for name in PRUNED])
 def test_counts_of_pruned_networks(name):
   left, skipped, expected = PRUNED[name]

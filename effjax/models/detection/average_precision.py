@@ -1,6 +1,7 @@
 """Average precision: how well the scores of boxes order right before wrong."""
 from collections.abc import Sequence
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -40,7 +41,7 @@ def _right(box, objects, taken, threshold):
   """Whether this box is the first one of its object, which is then taken."""
   if not len(objects):
     return False
-  overlap = np.asarray(iou(np.float32(box)[None], np.float32(objects)))[0]
+  overlap = np.asarray(iou(jnp.float32(box)[None], jnp.float32(objects)))[0]
   best = overlap.argmax()
   if overlap[best] < threshold or taken[best]:
     return False

@@ -11,7 +11,7 @@ def objectness(logits: Float[Array, '*n'], label: Int[Array, '*n'], train: Bool[
   Array(0.6931472, dtype=float32)
   """
   losses = jax.nn.softplus(jnp.where(label == 1, -logits, logits))
-  return _mean(losses, train, train)
+  return _mean(jnp.where(train, losses, 0), train)
 
 
 def classes(logits: Float[Array, '*n classes'], label: Int[Array, '*n'],
@@ -22,7 +22,7 @@ def classes(logits: Float[Array, '*n classes'], label: Int[Array, '*n'],
   Array(1.3862944, dtype=float32)
   """
   log = jax.nn.log_softmax(logits)
-  return _mean(-jnp.take_along_axis(log, label[..., None], -1)[..., 0], train, train)
+  return _mean(jnp.where(train, -jnp.take_along_axis(log, label[..., None], -1)[..., 0], 0), train)
 
 
 def offsets(deltas: Float[Array, '*n 4'], wanted: Float[Array, '*n 4'], positive: Bool[Array, '*n'],
@@ -37,11 +37,10 @@ def offsets(deltas: Float[Array, '*n 4'], wanted: Float[Array, '*n 4'], positive
   ...         jnp.array([True, True]), beta=1.)
   Array(0.75, dtype=float32)
   """
-  size = jnp.abs(deltas - wanted)
+  size = jnp.abs(jnp.where(positive[..., None], deltas - wanted, 0))  # whatever the others want is no number to derive
   losses = jnp.where(size < beta, size**2 / (2 * beta), size - beta / 2).sum(-1)
-  return _mean(losses, positive, train)
+  return _mean(losses, train)
 
 
-def _mean(losses, counted, of):
-  # Where it does not count, the loss may be infinite: an anchor outside against an object that is not there.
-  return jnp.where(counted, losses, 0).sum() / jnp.maximum(of.sum(), 1).astype(losses.dtype)
+def _mean(losses, train):
+  return losses.sum() / jnp.maximum(train.sum(), 1).astype(losses.dtype)
