@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from effjax.errors import EffjaxError
 from effjax.layers.conv_formulations import FORMULATIONS, Conv, fastest
@@ -23,8 +23,9 @@ from effjax.layers.conv_formulations import FORMULATIONS, Conv, fastest
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
 
-def conv_general_dilated(lhs: Array, rhs: Array, window_strides: Sequence[int], padding: str | Sequence[tuple[int, int]],
-                         lhs_dilation: Sequence[int] | None = None, rhs_dilation: Sequence[int] | None = None,
+def conv_general_dilated(lhs: Array, rhs: Array, window_strides: Sequence[int],
+                         padding: str | Sequence[tuple[int, int]], lhs_dilation: Sequence[int] | None = None,
+                         rhs_dilation: Sequence[int] | None = None,
                          dimension_numbers: Any = None, feature_group_count: int = 1, batch_group_count: int = 1,
                          precision: Any = None, preferred_element_type: Any = None, *,
                          formulation: str | None = None) -> Array:
@@ -46,8 +47,7 @@ def conv_general_dilated(lhs: Array, rhs: Array, window_strides: Sequence[int], 
                 rhs_dilation=tuple(rhs_dilation or (1,) * (lhs.ndim - 2)), window_strides=tuple(window_strides),
                 dimension_numbers=lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers),
                 feature_group_count=feature_group_count, batch_group_count=batch_group_count,
-                precision=lax.canonicalize_precision(precision) if hasattr(lax, 'canonicalize_precision') else precision,
-                preferred_element_type=preferred_element_type)
+                precision=_precision(precision), preferred_element_type=preferred_element_type)
   if isinstance(padding, str):
     dims = params['dimension_numbers']
     spatial = lambda shape, spec: [shape[i] for i in spec[2:]]
@@ -74,6 +74,11 @@ def ours(x: Any, w: Any, params: dict[str, Any]) -> bool:
   return inside and (p['feature_group_count'] > 1 or w.shape[2] == 1 or w.shape[:2] == (1, 1)) and 0 not in x.shape
 
 
+def _precision(precision):
+  """As lax keeps it: hashable."""
+  return tuple(map(lax.Precision, precision)) if isinstance(precision, list | tuple) else precision
+
+
 def _check(x, w, p):
   dims, groups = p['dimension_numbers'], p['feature_group_count']
   cin, each, cout = x[dims.lhs_spec[1]], w[dims.rhs_spec[1]], w[dims.rhs_spec[0]]
@@ -86,8 +91,8 @@ def _check_formulation(conv, formulation):
   if formulation is None or (formulation in FORMULATIONS and FORMULATIONS[formulation].fits(conv)):
     return
   fitting = [name for name, each in FORMULATIONS.items() if each.fits(conv)]
-  raise EffjaxError(f'convolution: formulation={formulation!r} is unknown or does not fit {conv}: choose from {fitting}, '
-                    'or None for the fastest')
+  raise EffjaxError(f'convolution: formulation={formulation!r} is unknown or does not fit {conv}: choose from '
+                    f'{fitting}, or None for the fastest')
 
 
 # --- the primitives -----------------------------------------------------------------------------------------------
@@ -120,7 +125,8 @@ def _primitive(name: str, part: str, by_lax: Callable, conv_of: Callable, folds:
   primitive.def_impl(functools.partial(_eager, primitive))
   batching.primitive_batchers[primitive] = functools.partial(_batched, primitive, by_lax, folds)
   for cpu, platform in ((False, None), (True, 'cpu')):
-    mlir.register_lowering(primitive, mlir.lower_fun(functools.partial(computed, cpu), multiple_results=False), platform)
+    rule = mlir.lower_fun(functools.partial(computed, cpu), multiple_results=False)
+    mlir.register_lowering(primitive, rule, platform)
   return primitive
 
 

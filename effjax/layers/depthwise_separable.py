@@ -18,7 +18,7 @@ class DepthwiseSeparable(Block):
     features: output channels.
     strides: of the depthwise convolution.
     kernel: height and width of the depthwise kernel.
-    activation: as in `ConvBN`; others: as in `Block`.
+    activation, bias: as in `ConvBN`; others: as in `Block`.
 
   Source: Howard et al., "MobileNets", 2017, arXiv:1704.04861, survey [8].
 
@@ -30,9 +30,10 @@ class DepthwiseSeparable(Block):
   strides: int = 1
   kernel: int = 3
   activation: Callable | None = nn.relu6
+  bias: bool = False
 
   @nn.compact
   def __call__(self, x: Float[Array, 'n h w cin'], train: bool) -> Float[Array, 'n h2 w2 features']:
-    same, channels = dict(activation=self.activation, **self.same), x.shape[-1]
+    same, channels = dict(activation=self.activation, bias=self.bias, **self.same), x.shape[-1]
     x = ConvBN(channels, self.kernel, self.strides, groups=channels, name='depthwise', **same)(x, train)
     return ConvBN(self.features, 1, name='pointwise', **same)(x, train)

@@ -15,7 +15,7 @@ def drop_path(key: Key[Array, ''], x: Float[Array, 'n *more'],
   Source: Larsson, Maire, Shakhnarovich, "FractalNet", ICLR 2017, arXiv:1605.07648, as NASNet has it, survey [6].
 
   >>> drop_path(jax.random.key(0), jnp.ones((4, 1)), .5).ravel()
-  Array([0., 2., 2., 0.], dtype=float32)
+  Array([0., 0., 2., 2.], dtype=float32)
   """
   keep = 1 - jnp.asarray(rate, x.dtype)
   kept = jax.random.bernoulli(key, keep, (x.shape[0],) + (1,) * (x.ndim - 1))

@@ -25,17 +25,19 @@ class EfficientNet(Network):
   Intermediates: `stage1` to `stage7`, `features`, `pooled`.
 
   Args:
+    stages: as in the table at the top of this file.
     depth: multiplies the blocks of every stage.
     lite: no squeeze-excite, ReLU6; stem, head, and the depths of the first and the last stage stay.
     dropout: rate before the classifier, in training.
-    drop_path: rate at which the branch of the last block is dropped per example, in training, from 0 on linearly in
-      the number of the block.
+    drop_path: rate at which the branch of a residual block is dropped per example, in training, times the share of
+      all blocks that come before it.
     others: as in `Network`.
 
   >>> from effjax import models
   >>> [models.count(EfficientNet(lite=lite), 224) for lite in (False, True)]
   [(5288548, 385814752), (4652008, 385187552)]
   """
+  stages: tuple[tuple[int, ...], ...] = STAGES
   depth: float = 1.
   lite: bool = False
   dropout: float = .2
@@ -46,7 +48,7 @@ class EfficientNet(Network):
     active, depths = dict(activation=nn.relu6 if self.lite else nn.swish, **self.same), self._depths()
     channels, head = (STEM, HEAD) if self.lite else (round_channels(c * self.width) for c in (STEM, HEAD))
     x = ConvBN(channels, 3, 2, name='stem', **active)(x, train)
-    for i, (expand, kernel, features, _, strides) in enumerate(STAGES, 1):
+    for i, (expand, kernel, features, _, strides) in enumerate(self.stages, 1):
       features = round_channels(features * self.width)
       for j in range(1, depths[i - 1] + 1):
         y = InvertedResidual(features, strides if j == 1 else 1, expand, kernel, residual=False,
@@ -62,27 +64,27 @@ class EfficientNet(Network):
     return Dense(self.num_classes, name='classifier', **self.same)(x)
 
   def _depths(self):
-    kept = (0, len(STAGES) - 1) if self.lite else ()
-    return [depth if i in kept else math.ceil(depth * self.depth) for i, (*_, depth, _) in enumerate(STAGES)]
+    kept = (0, len(self.stages) - 1) if self.lite else ()
+    return [depth if i in kept else math.ceil(depth * self.depth) for i, (*_, depth, _) in enumerate(self.stages)]
 
   def _dropped(self, y, done, train):
     return drop_path(self.make_rng('dropout'), y, self.drop_path * done) if train and self.drop_path else y
 
 
-# Width, depth, size, dropout.
-SCALES = {'b0': (1., 1., 224, .2), 'b1': (1., 1.1, 240, .2), 'b2': (1.1, 1.2, 260, .3), 'b3': (1.2, 1.4, 300, .3),
-          'b4': (1.4, 1.8, 380, .4), 'b5': (1.6, 2.2, 456, .4), 'b6': (1.8, 2.6, 528, .5), 'b7': (2., 3.1, 600, .5),
-          'lite0': (1., 1., 224, .2), 'lite1': (1., 1.1, 240, .2), 'lite2': (1.1, 1.2, 260, .3),
-          'lite3': (1.2, 1.4, 280, .3), 'lite4': (1.4, 1.8, 300, .3)}
-PAPER = {'b0': '5.3 M, 0.39 G', 'b1': '7.8 M, 0.70 G', 'b2': '9.2 M, 1.0 G', 'b3': '12 M, 1.8 G', 'b4': '19 M, 4.2 G',
-         'b5': '30 M, 9.9 G', 'b6': '43 M, 19 G', 'b7': '66 M, 37 G', 'lite0': '4.7 M', 'lite1': '5.4 M', 'lite2': '6.1 M',
-         'lite3': '8.2 M', 'lite4': '13.0 M'}
+# Width, depth, size, dropout, parameters and multiply-accumulates of the paper.
+SCALES = {
+    'b0': (1., 1., 224, .2, '5.3 M, 0.39 G'), 'b1': (1., 1.1, 240, .2, '7.8 M, 0.70 G'),
+    'b2': (1.1, 1.2, 260, .3, '9.2 M, 1.0 G'), 'b3': (1.2, 1.4, 300, .3, '12 M, 1.8 G'),
+    'b4': (1.4, 1.8, 380, .4, '19 M, 4.2 G'), 'b5': (1.6, 2.2, 456, .4, '30 M, 9.9 G'),
+    'b6': (1.8, 2.6, 528, .5, '43 M, 19 G'), 'b7': (2., 3.1, 600, .5, '66 M, 37 G'),
+    'lite0': (1., 1., 224, .2, ''), 'lite1': (1., 1.1, 240, .2, ''), 'lite2': (1.1, 1.2, 260, .3, ''),
+    'lite3': (1.2, 1.4, 280, .3, ''), 'lite4': (1.4, 1.8, 300, .3, '')}
 
 
 def _variant(name):
-  width, depth, size, dropout = SCALES[name]
-  return Variant(functools.partial(EfficientNet, width=width, depth=depth, lite=name.startswith('lite'), dropout=dropout),
-                 size, PAPER[name])
+  width, depth, size, dropout, paper = SCALES[name]
+  options = dict(width=width, depth=depth, lite=name.startswith('lite'), dropout=dropout)
+  return Variant(functools.partial(EfficientNet, **options), size, paper)
 
 
 VARIANTS = {f'efficientnet_{name}': _variant(name) for name in SCALES}

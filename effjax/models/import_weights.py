@@ -31,16 +31,17 @@ def import_weights(name: str, state: Mapping[str, Any] | str | os.PathLike, sour
   """The network `name` as `source` has it, and its variables from `state`: `net.apply(variables, x, False)`.
 
   The network is built with what makes it the source's: padding, epsilon, the place of strides; `num_classes` is that of
-  the weights. Images must be prepared as the source does, which is not part of the network. Arrays become float32;
-  kernels OIHW are transposed to HWIO, dense layers to [cin, features], also one that flattens [c, h, w]; biases of
-  convolutions before BatchNorm (Keras's ResNet) go into its mean.
+  the weights. Images must be what the source's first convolution gets: what Keras's networks do to them before that is
+  not part of ours. Arrays become float32; kernels OIHW are transposed to HWIO, dense layers to [cin, features], also
+  one that flattens [c, h, w]; biases of convolutions before BatchNorm (Keras's ResNet) go into its mean.
 
   Args:
     name: as for `create`, of one of the families of `effjax/models/import_names.py`.
     state: arrays by name: `module.state_dict()`, or `{w.path: w.numpy() for w in model.weights}` of Keras 3; or the
       path of a file of them, `.safetensors` (pip install 'effjax[weights]') or `.npz`.
     source: 'torchvision', 'timm' or 'keras'.
-    options: fields of the network that are not the usual ones, e.g. `padding='SAME', epsilon=1e-3` for timm's `tf_...`.
+    options: fields of the network that differ from these, e.g. `padding='SAME', epsilon=1e-3` for timm's `tf_...`,
+      `epsilon=1e-3` for torchvision's EfficientNet-B5 to B7, or `width`.
 
   Raises:
     EffjaxError: an unknown network or source; a file that cannot be read; an array that is missing, left over, or of

@@ -11,7 +11,7 @@ from effjax.models.network import Network
 from effjax.models.variant import Variant
 
 STEM = 16
-# The paper's tables 1 and 2, a line for each stage: kernel, hidden channels, features, squeeze-excite, activation, strides.
+# The paper's tables 1 and 2, a line a stage: kernel, hidden channels, features, squeeze-excite, activation, strides.
 LARGE = (
     ((3, 16, 16, 0, 'RE', 1),),
     ((3, 64, 24, 0, 'RE', 2), (3, 72, 24, 0, 'RE', 1)),
@@ -30,14 +30,14 @@ SMALL = (
 class MobileNetV3(Network):
   """Stem, inverted residuals with squeeze-excite, 1x1 convolution, mean, and a dense layer before the classifier.
 
-  Widths are rounded to multiples of 8; hidden channels are multiples of the rounded inputs, as in the authors' code; stem
-  and `hidden` do not get narrower. Squeeze-excite has a fourth of the hidden channels, ReLU, and a hard sigmoid.
+  Widths are rounded to multiples of 8; hidden channels are multiples of the rounded inputs, as in the authors' code;
+  stem and `hidden` do not get narrower. Squeeze-excite has a fourth of the hidden channels, ReLU, and a hard sigmoid.
   Intermediates: `stage1` ..., `features`, `pooled`.
 
   Args:
     stages: blocks as in the tables at the top of this file.
     hidden: channels of the dense layer before the classifier.
-    minimal: no squeeze-excite, ReLU and 3x3 kernels throughout: the authors' "minimalistic" networks.
+    minimal: no squeeze-excite, ReLU and 3x3 kernels throughout: the "minimalistic" networks of the authors' code.
     dropout: rate before the classifier, in training.
     others: as in `Network`.
 
@@ -66,11 +66,11 @@ class MobileNetV3(Network):
     """The block of a row after so many channels, and so many before `width`."""
     kernel, hidden, features, squeeze, activation, strides = row
     wide, wanted = round_channels(hidden * channels / plain), round_channels(features * self.width)
+    squeeze = round_channels(wide / 4) if squeeze and not self.minimal else 0
     return InvertedResidual(
         wanted, strides, 1, 3 if self.minimal else kernel, self._activation(activation),
-        hidden=None if hidden == plain else wide, squeeze=0 if self.minimal or not squeeze else round_channels(wide / 4),
-        gate=nn.hard_sigmoid, squeeze_activation=nn.relu, residual=strides == 1 and channels == wanted, name=name,
-        **self.same)
+        hidden=None if hidden == plain else wide, squeeze=squeeze, gate=nn.hard_sigmoid, squeeze_activation=nn.relu,
+        residual=strides == 1 and channels == wanted, name=name, **self.same)
 
   def _activation(self, name='HS'):
     return nn.relu if self.minimal or name == 'RE' else nn.hard_swish
@@ -86,7 +86,7 @@ _small = functools.partial(MobileNetV3, stages=SMALL, hidden=1024)
 VARIANTS = {
     'mobilenet_v3_large': Variant(MobileNetV3, paper='5.4 M, 219 M'),
     'mobilenet_v3_large_0.75': Variant(functools.partial(MobileNetV3, width=.75), paper='4.0 M, 155 M'),
-    'mobilenet_v3_large_minimal': Variant(functools.partial(MobileNetV3, minimal=True), paper='3.9 M, 209 M'),
+    'mobilenet_v3_large_minimal': Variant(functools.partial(MobileNetV3, minimal=True)),
     'mobilenet_v3_small': Variant(_small, paper='2.5 M, 56 M'),
     'mobilenet_v3_small_0.75': Variant(functools.partial(_small, width=.75), paper='2.0 M, 44 M'),
-    'mobilenet_v3_small_minimal': Variant(functools.partial(_small, minimal=True), paper='2.0 M, 65 M')}
+    'mobilenet_v3_small_minimal': Variant(functools.partial(_small, minimal=True))}

@@ -11,17 +11,26 @@ from effjax.graph.profile import counts, profile
 from effjax.models import (
   alexnet,
   amoebanet,
+  convnext,
   darts,
   densenet,
   dilated_vgg,
+  ds_cnn,
+  efficientnet,
   espnet,
   espnet_v2,
   gcn,
+  ghostnet,
   googlenet,
   igc,
   igcv3,
+  mnasnet,
+  mobilenet_v1,
   mobilenet_v2,
+  mobilenet_v3,
+  mobilenet_v4,
   nasnet,
+  repvgg,
   resnet,
   resnext,
   shufflenet,
@@ -36,8 +45,9 @@ from effjax.models.variant import Variant
 from effjax.tree import PyTree
 
 # Alphabetical.
-FAMILIES = (alexnet, amoebanet, darts, densenet, dilated_vgg, espnet, espnet_v2, gcn, googlenet, igc, igcv3,
-            mobilenet_v2, nasnet, resnet, resnext, shufflenet, shufflenet_v2, squeezenet, thundernet, vgg, xception)
+FAMILIES = (alexnet, amoebanet, convnext, darts, densenet, dilated_vgg, ds_cnn, efficientnet, espnet, espnet_v2, gcn,
+            ghostnet, googlenet, igc, igcv3, mnasnet, mobilenet_v1, mobilenet_v2, mobilenet_v3, mobilenet_v4, nasnet,
+            repvgg, resnet, resnext, shufflenet, shufflenet_v2, squeezenet, thundernet, vgg, xception)
 NETWORKS: dict[str, Variant] = {name: variant for family in FAMILIES for name, variant in family.VARIANTS.items()}
 
 

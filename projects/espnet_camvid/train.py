@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from effjax.data.source import permutation
+from effjax.errors import EffjaxError
 from effjax.models.espnet import ESPNet
 from effjax.models.segmentation import confusion, mean_iou, pixel_accuracy, pixel_cross_entropy
 
@@ -27,7 +28,11 @@ class Part(NamedTuple):
 def load(data_dir, split) -> Part:
   """A split of the prepared set, decoded; TensorFlow is not needed."""
   import tensorflow_datasets
-  records = tensorflow_datasets.data_source('camvid', split=split, data_dir=data_dir)
+  try:
+    records = tensorflow_datasets.data_source('camvid', split=split, data_dir=data_dir)
+  except tensorflow_datasets.core.registered.DatasetNotFoundError as error:
+    raise EffjaxError(f'camvid is not in {str(data_dir)!r}, nor made by TensorFlow Datasets: prepare it, and give the '
+                      'folder that holds camvid/1.0.0 as --data-dir') from error
   images, labels = zip(*((record['image'], record['segmentation_mask'][..., 0]) for record in records))
   return Part(np.stack(images), np.stack(labels).astype(np.int32))
 
@@ -136,4 +141,7 @@ if __name__ == '__main__':
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--every', type=int, default=50, help='steps between lines')
   parser.add_argument('--test', default='test', choices=('validation', 'test'), help='what is reported')
-  main(parser.parse_args())
+  try:
+    main(parser.parse_args())
+  except EffjaxError as error:
+    parser.exit(2, f'{error}\n')

@@ -1,4 +1,4 @@
-"""ThunderNet-SNet49 on photographs of raccoons: `python train.py --data-dir DIR`; DIR holds the prepared set `raccoon`."""
+"""ThunderNet on photographs of raccoons: `python train.py --data-dir DIR`; DIR holds the prepared set `raccoon`."""
 import argparse
 import os
 import pathlib
@@ -53,7 +53,7 @@ def seen(images):
 
 
 def cut(key, image, boxes):
-  """A random part of a photograph, mirrored or not, of random brightness; boxes in pixels, and which are still there."""
+  """A random part of a photograph, mirrored or not, of random brightness; boxes in pixels, and which are there."""
   keys = jax.random.split(key, 4)
   sides = jax.random.uniform(keys[0], (2,), minval=LEAST)
   start = jax.random.uniform(keys[1], (2,)) * (1 - sides)
@@ -102,7 +102,8 @@ def stepper(net, optimizer, key):
     params, stats, slots = state
     cutting, drawing = jax.random.split(jax.random.fold_in(key, i))
     images, boxes, valid = jax.vmap(cut)(jax.random.split(cutting, len(images)), images, boxes)
-    (_, (stats, losses)), gradient = jax.value_and_grad(loss, has_aux=True)(params, stats, drawing, images, boxes, valid)
+    value_and_grad = jax.value_and_grad(loss, has_aux=True)
+    (_, (stats, losses)), gradient = value_and_grad(params, stats, drawing, images, boxes, valid)
     updates, slots = optimizer.update(gradient, slots, params)
     return (optax.apply_updates(params, updates), stats, slots), losses
 

@@ -20,15 +20,22 @@ from effjax.models.import_names import NAMES
 HERE = pathlib.Path(__file__).parent
 SHAPES = json.loads((HERE / 'foreign_weights.json').read_text())
 PYTHON = os.environ.get('EFFJAX_WEIGHTS_PYTHON', '')
-# Our name, theirs, and the size of the images.
+SIZES = {'vgg16': 224, 'vgg16_bn': 224, 'xception': 96}  # of images; else 64
+# Their name by ours.
 NETWORKS = {
-    'torchvision': {'mobilenet_v2': ('mobilenet_v2', 64), 'resnet18': ('resnet18', 64), 'resnet50': ('resnet50', 64),
-                    'densenet121': ('densenet121', 64), 'vgg16': ('vgg16', 224), 'vgg16_bn': ('vgg16_bn', 224),
-                    'shufflenet_v2_x1_0': ('shufflenet_v2_x1_0', 64)},
-    'timm': {'mobilenet_v2': ('mobilenetv2_100', 64), 'resnet18': ('resnet18', 64), 'resnet50': ('resnet50', 64),
-             'densenet121': ('densenet121', 64), 'vgg16': ('vgg16', 224), 'xception': ('legacy_xception', 96)},
-    'keras': {'mobilenet_v2': ('MobileNetV2', 64), 'resnet50_v1': ('ResNet50', 64), 'densenet121': ('DenseNet121', 64),
-              'vgg16': ('VGG16', 224), 'xception': ('Xception', 96)}}
+    'torchvision': {
+        'densenet121': 'densenet121', 'efficientnet_b0': 'efficientnet_b0', 'mobilenet_v2': 'mobilenet_v2',
+        'mobilenet_v3_large': 'mobilenet_v3_large', 'mobilenet_v3_small': 'mobilenet_v3_small', 'resnet18': 'resnet18',
+        'resnet50': 'resnet50', 'shufflenet_v2_x1_0': 'shufflenet_v2_x1_0', 'vgg16': 'vgg16', 'vgg16_bn': 'vgg16_bn'},
+    'timm': {
+        'densenet121': 'densenet121', 'efficientnet_b0': 'efficientnet_b0', 'mobilenet_v1': 'mobilenetv1_100',
+        'mobilenet_v2': 'mobilenetv2_100', 'mobilenet_v3_large': 'mobilenetv3_large_100',
+        'mobilenet_v3_small': 'mobilenetv3_small_100', 'resnet18': 'resnet18', 'resnet50': 'resnet50', 'vgg16': 'vgg16',
+        'vgg16_bn': 'vgg16_bn', 'xception': 'legacy_xception'},
+    'keras': {
+        'densenet121': 'DenseNet121', 'efficientnet_b0': 'EfficientNetB0', 'mobilenet_v1': 'MobileNet',
+        'mobilenet_v2': 'MobileNetV2', 'mobilenet_v3_large': 'MobileNetV3Large', 'mobilenet_v3_small': 'MobileNetV3Small',
+        'resnet50_v1': 'ResNet50', 'vgg16': 'VGG16', 'xception': 'Xception'}}
 
 
 def drawn(shapes, divisor=1):
@@ -82,6 +89,7 @@ def test_layouts_of_keras_and_layers_that_it_numbers():
   assert depthwise.shape == (3, 3, 1, 16) and theirs.shape == (3, 3, 16, 1)
   assert depthwise[1, 2, 0, 5] == theirs[1, 2, 5, 0]
   np.testing.assert_array_equal(params['exit_shortcut']['conv']['kernel'], state['conv2d_3/kernel'])
+  state['normalization/mean'] = np.zeros(3, np.float32)
   later = lambda name: name.replace('conv2d_', 'conv2d_1').replace('conv2d/', 'conv2d_9/')
   _, again = models.import_weights('xception', {later(name) + ':0': value for name, value in state.items()}, 'keras',
                                    width=.125)
@@ -189,7 +197,7 @@ def source(request, tmp_path_factory):
     pytest.skip('no other libraries: set EFFJAX_WEIGHTS_PYTHON to a Python that has them (BUILD.md says how to make one) '
                 'and run pytest -m slow tests/models/import_weights_test.py')
   folder = tmp_path_factory.mktemp(request.param)
-  wanted = [f'{theirs}:{size}' for theirs, size in NETWORKS[request.param].values()]
+  wanted = [f'{theirs}:{SIZES.get(ours, 64)}' for ours, theirs in NETWORKS[request.param].items()]
   subprocess.run([PYTHON, HERE / 'foreign_weights.py', request.param, folder, *wanted], check=True)
   yield request.param, folder
   shutil.rmtree(folder)  # hundreds of megabytes
@@ -198,7 +206,7 @@ def source(request, tmp_path_factory):
 @pytest.mark.slow
 def test_logits_are_those_of_the_source(source):
   source, folder = source
-  for ours, (theirs, _) in NETWORKS[source].items():
+  for ours, theirs in NETWORKS[source].items():
     file = folder / f'{theirs}.{"npz" if source == "keras" else "safetensors"}'
     net, variables = models.import_weights(ours, file, source)
     with np.load(folder / f'{theirs}.io.npz') as io:

@@ -1,4 +1,6 @@
 """MobileNet against the counts of Keras, timm and the paper."""
+import jax
+import jax.numpy as jnp
 import pytest
 
 from effjax import models
@@ -22,6 +24,16 @@ def test_a_block_costs_its_share_of_the_dense_one():
   for name in [f'stage{i}_block1' for i in range(1, 6)]:
     (*_, features), block = dense[name]['conv']['kernel'].shape, separable[name]
     assert (size(block['depthwise']) + size(block['pointwise'])) * 9 * features == size(dense[name]) * (9 + features)
+
+
+@pytest.mark.parametrize('padding', ['SAME', 'symmetric'])
+def test_intermediates(padding):
+  net, x = SMALL.copy(padding=padding), jnp.ones((1, 32, 32, 3))
+  kinds = ['params', 'batch_stats', 'intermediates']
+  found = jax.eval_shape(lambda: net.init_with_output(jax.random.key(0), x, False, mutable=kinds))[1]['intermediates']
+  sizes = {name: leaf.shape[1:] for name, leaf in found.items()}
+  assert sizes == {'stage1': (16, 16, 8), 'stage2': (8, 8, 16), 'stage3': (4, 4, 32), 'stage4': (2, 2, 64), 'stage5':
+                   (1, 1, 128), 'features': (1, 1, 128), 'pooled': (128,)}
 
 
 @pytest.mark.slow

@@ -22,17 +22,22 @@ def test_counts_of_half_the_width():
   assert models.count(VARIANTS['mobilenet_v3_small'].make(width=.5), 224) == (1_593_224, 24_188_688)
 
 
-def test_the_small_minimal_network_costs_what_the_authors_say():
-  parameters, macs = models.count(VARIANTS['mobilenet_v3_small_minimal'].make(), 224)
-  assert (round(parameters / 1e6, 1), round(macs / 1e6)) == (2., 65)
-
-
 def test_dropout_is_for_training(variables_of):
   net = NARROW.copy(dropout=.5, stages=SMALL[:1])
   variables, x = variables_of(net, 32)
   out = lambda train, seed: net.apply(variables, x, train, rngs={'dropout': jax.random.key(seed)}, mutable=['batch_stats'])[0]
   np.testing.assert_array_equal(out(False, 0), out(False, 1))
   assert jnp.any(out(True, 0) != out(True, 1))
+
+
+@pytest.mark.parametrize('padding', ['SAME', 'symmetric'])
+def test_intermediates(padding):
+  net, x = NARROW.copy(padding=padding), jnp.ones((1, 32, 32, 3))
+  kinds = ['params', 'batch_stats', 'intermediates']
+  found = jax.eval_shape(lambda: net.init_with_output(jax.random.key(0), x, False, mutable=kinds))[1]['intermediates']
+  sizes = {name: leaf.shape[1:] for name, leaf in found.items()}
+  assert sizes == {'stage1': (8, 8, 8), 'stage2': (8, 8, 16), 'stage3': (4, 4, 16), 'features': (4, 4, 96), 'pooled':
+                   (96,)}
 
 
 @pytest.mark.slow

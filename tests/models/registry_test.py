@@ -1,4 +1,5 @@
 """Networks by name."""
+import jax
 import pytest
 
 from effjax import models
@@ -17,3 +18,14 @@ def test_unknown_names_and_options():
     models.create('mobilenetv2')
   with pytest.raises(EffjaxError, match=r"models: 'mobilenet_v2' does not take these options \(.*'depth'\): give fields"):
     models.create('mobilenet_v2', depth=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', models.NETWORKS)
+def test_intermediates_have_names_of_their_own(name):
+  """Flax refuses one that is called like a layer, when they are asked for."""
+  net = models.create(name)
+  variables, images = models.shapes(net, models.NETWORKS[name].size)
+  apply = lambda variables, x: net.apply(variables, x, False, mutable=['intermediates'])
+  _, found = jax.eval_shape(apply, variables, images)
+  assert found['intermediates']

@@ -7,7 +7,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from effjax.errors import EffjaxError
 from effjax.layers import Conv, ConvBN
 
 PATH = pathlib.Path(__file__).parents[2] / 'projects' / 'espnet_camvid' / 'train.py'
@@ -53,3 +55,8 @@ def test_weights_of_rare_classes_are_larger():
   share = project.frequencies(part)
   assert np.isclose(share.sum(), 1) and np.all(np.delete(share, [0, 5]) == 0)
   np.testing.assert_allclose(project.class_weights(part), 1 / np.log(1.1 + share), rtol=1e-6)
+
+
+def test_a_folder_without_the_set(tmp_path):
+  with pytest.raises(EffjaxError, match=r"camvid is not in '.*', nor made by TensorFlow Datasets: .* as --data-dir"):
+    project.load(tmp_path, 'train')

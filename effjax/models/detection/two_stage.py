@@ -53,11 +53,13 @@ def two_stage_losses(key: Key[Array, ''], found: Found, objects: Float[Array, 'n
   >>> [round(float(loss), 3) for loss in losses]
   [0.693, 0.0, 1.099, 0.0]
   """
+  boxes = jnp.asarray(found.anchors)
+
   def of_image(key, found, objects, labels, valid):
     first, second = jax.random.split(key)
-    matches = match(found.anchors, objects, valid, positive=.7, negative=.3, best=True)
+    matches = match(boxes, objects, valid, positive=.7, negative=.3, best=True)
     train, positive = sample(first, matches.label, anchors, .5), matches.label == 1
-    wanted = encode(objects[matches.object], found.anchors)
+    wanted = encode(objects[matches.object], boxes)
     one = (losses.objectness(found.objectness, matches.label, train),
            losses.offsets(found.offsets, wanted, positive & train, train))
     matches = match(found.regions, objects, valid)
@@ -82,10 +84,10 @@ def detect(found: Found, shape: tuple[int, int], count: int = 100, *, threshold:
     threshold: IoU from which on the lower score of a class goes.
 
   >>> box, one = jnp.array([[[0., 0., 8., 8.]]]), jnp.ones((1, 1), bool)
-  >>> logits = jnp.log(jnp.array([[[.25, .75]]]))
-  >>> found = Found(box[0], jnp.zeros((1, 1)), jnp.zeros((1, 1, 4)), box, one, logits, jnp.zeros((1, 1, 4)))
+  >>> of = lambda *shape: jnp.zeros((1, 1, *shape))
+  >>> found = Found(box[0], of(), of(4), box, one, of(2), of(4))
   >>> detect(found, (8, 8), 1)[1]
-  Array([[0.75]], dtype=float32)
+  Array([[0.5]], dtype=float32)
   """
   def of_image(regions, valid, logits, deltas):
     probabilities = jnp.where(valid[:, None], jax.nn.softmax(logits)[:, 1:], 0)
