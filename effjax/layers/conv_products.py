@@ -93,7 +93,8 @@ def rows_input_gradient(g: Float[Array, 'n h2 w2 cout'], w: Float[Array, 'kh kw 
   >>> rows_input_gradient(jnp.ones((1, 1, 1, 2)), jnp.ones(conv.w), conv).sum().item()
   16.0
   """
-  turned = w[::-1, ::-1].reshape(*conv.w[:3], conv.groups, -1).transpose(0, 1, 4, 3, 2).reshape(*conv.w[:2], -1, conv.x[3])
+  turned = w[::-1, ::-1].reshape(*conv.w[:3], conv.groups, -1).transpose(0, 1, 4, 3, 2)
+  turned = turned.reshape(*conv.w[:2], -1, conv.x[3])
   ends = zip(conv.x[1:3], conv.size, conv.spans, conv.padding, strict=True)
   low, high = ((span - 1 - low, n - out + low) for n, out, span, (low, _) in ends)
   return rows_forward(g, turned, conv._replace(x=g.shape, w=turned.shape, padding=(low, high)))

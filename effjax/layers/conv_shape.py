@@ -8,7 +8,7 @@ Pair = tuple[int, int]
 
 
 class Conv(NamedTuple):
-  """A convolution of NHWC images by an HWIO kernel: their shapes, and per spatial axis its steps and (low, high) padding.
+  """A convolution of NHWC images by an HWIO kernel: their shapes, and per spatial axis steps and (low, high) padding.
 
   >>> conv = Conv((1, 8, 8, 4), (3, 3, 1, 8), (2, 2), (1, 1), ((0, 1), (0, 1)), 4)
   >>> conv.size, conv.spans, conv.depthwise, conv.pointwise

@@ -26,7 +26,7 @@ def forward(x: Float[Array, 'n h w cin'], w: Float[Array, 'kh kw 1 c'], conv: Co
   6.0
   """
   padded, w = _pad(_repeated(_wide(x), conv), conv.padding), _wide(w)
-  taps = (_slice(padded, start, conv.strides, conv.size) * w[a, b, 0] for (a, b), start in _taps(conv))
+  taps = (_slice(padded, start, conv.strides, conv.size) * w[a, b, None, None] for (a, b), start in _taps(conv))
   return functools.reduce(jnp.add, taps).astype(x.dtype)
 
 
@@ -44,8 +44,9 @@ def input_gradient(g: Float[Array, 'n h2 w2 c'], w: Float[Array, 'kh kw 1 c'],
   padded = _pad(_wide(g), [(b, max(m - out, 0)) for b, m, out in zip(before, cells, conv.size)])
 
   def phase(*rest):
-    taps = [_slice(padded, _pair(b - i // s for b, i, s in zip(before, start, conv.strides)), (1, 1), cells) * w[a, b, 0]
-            for (a, b), start in _taps(conv) if rest == _pair(i % s for i, s in zip(start, conv.strides))]
+    at = lambda start: _pair(b - i // s for b, i, s in zip(before, start, conv.strides))
+    taps = [_slice(padded, at(start), (1, 1), cells) * w[a, b, None, None] for (a, b), start in _taps(conv)
+            if rest == _pair(i % s for i, s in zip(start, conv.strides))]
     return functools.reduce(jnp.add, taps) if taps else jnp.zeros((n, *cells, c), padded.dtype)
 
   rows = [jnp.stack([phase(r, q) for q in range(sw)], 3) for r in range(sh)]
@@ -60,7 +61,7 @@ def kernel_gradient(x: Float[Array, 'n h w cin'], g: Float[Array, 'n h2 w2 c'],
   """`dw[a, b, c] = sum_nij x[n, s i + d a, s j + d b, c] g[n, i, j, c]`, block by block.
 
   A reduction within a fused loop is neither vectorised nor run by several threads. So each tap first sums its products
-  over rows of a block that are far apart, which is a plain loop, into what the blocks share; that is reduced in the end.
+  over rows of a block that are far apart, which is a plain loop, into what all blocks share; that is reduced last.
 
   >>> conv = Conv((1, 1, 3, 1), (1, 2, 1, 1), (1, 1), (1, 1), ((0, 0), (0, 0)), 1)
   >>> kernel_gradient(jnp.array([1., 2., 3.]).reshape(conv.x), jnp.ones((1, 1, 2, 1)), conv).ravel()
@@ -99,7 +100,7 @@ def _block(conv, itemsize):
 
 def _channels(x, g, conv, block, first):
   """The sums [taps, channels] of one block of channels."""
-  (h, w), down = conv.size, conv.size[0] // block.rows
+  w, down = conv.size[1], conv.size[0] // block.rows
   apart = block.rows // block.terms
   zero = jnp.zeros((block.images, apart, w, block.channels), g.dtype)
 

@@ -6,7 +6,8 @@ import jax
 from jax import lax
 
 from effjax.graph.trace import evaluate, execute, scan, trace
-from effjax.layers.convolution import forward, ours
+from effjax.layers.conv_primitives import forward
+from effjax.layers.convolution import ours
 
 
 def fast(fn: Callable) -> Callable:

@@ -18,7 +18,8 @@ def grouped_conv(x: Float[Array, 'n h w cin'], w: Float[Array, 'kh kw each cout'
   Args:
     w: of shape [kh, kw, cin / groups, cout].
     groups: divides cin and cout.
-    strides, padding, dilation, precision, formulation: as for `depthwise_conv`; 'split' instead of 'shifts'.
+    strides, padding, dilation, precision, formulation: as for `depthwise_conv`; 'rows' (strides 1) or 'split'
+      instead of 'shifts'.
 
   Raises:
     EffjaxError: channels that do not fit; an unknown formulation.
