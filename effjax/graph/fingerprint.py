@@ -11,7 +11,7 @@ import numpy as np
 
 from effjax.graph.trace import Const, Program, flatten
 
-HOW = frozenset({'precision', 'out_sharding', 'sharding', 'formulation'})  # of an equation: how it is computed, not what
+HOW = frozenset({'precision', 'out_sharding', 'sharding', 'formulation'})  # of an equation: not what it computes
 
 
 def fingerprint(program: Program) -> list[str]:
