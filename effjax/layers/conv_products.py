@@ -82,7 +82,7 @@ def rows_forward(x: Float[Array, 'n h w cin'], w: Float[Array, 'kh kw each cout'
       sums.append(sum(product[a * step:a * step + h, :, a] for a in range(kh)))
     return lax.dynamic_update_slice(y, jnp.concatenate(sums, -1)[None].astype(y.dtype), (i, 0, 0, 0))
 
-  return lax.fori_loop(0, conv.x[0], image, jnp.zeros((conv.x[0], h, w_, cout), x.dtype))
+  return lax.fori_loop(0, conv.x[0], image, jnp.zeros_like(x, shape=(conv.x[0], h, w_, cout)))
 
 
 def rows_input_gradient(g: Float[Array, 'n h2 w2 cout'], w: Float[Array, 'kh kw each cout'],
@@ -121,7 +121,7 @@ def rows_kernel_gradient(x: Float[Array, 'n h w cin'], g: Float[Array, 'n h2 w2 
     groups = zip(sums, _columns(x, i, conv), shifted, strict=True)
     return tuple(total + _product(rows, g, (0, 0), conv) for total, rows, g in groups)
 
-  zero = jnp.zeros((kw * each, kh * cout // conv.groups), wide(g).dtype)
+  zero = jnp.zeros_like(wide(g), shape=(kw * each, kh * cout // conv.groups))
   dw = jnp.stack(lax.fori_loop(0, conv.x[0], image, (zero,) * conv.groups))
   dw = dw.reshape(conv.groups, kw, each, kh, -1).transpose(3, 1, 2, 0, 4)
   return dw.reshape(conv.w).astype(g.dtype)

@@ -102,7 +102,7 @@ def _channels(x, g, conv, block, first):
   """The sums [taps, channels] of one block of channels."""
   w, down = conv.size[1], conv.size[0] // block.rows
   apart = block.rows // block.terms
-  zero = jnp.zeros((block.images, apart, w, block.channels), g.dtype)
+  zero = jnp.zeros_like(g, shape=(block.images, apart, w, block.channels))
 
   def step(i, sums):
     image, row = i // down * block.images, i % down * block.rows

@@ -94,7 +94,7 @@ def _check_formulation(conv, formulation):
 
 def _varying(*args):
   """Each over all axes of a `shard_map` over which any of them varies."""
-  over = lambda a: getattr(jax.typeof(a), 'vma', frozenset())
+  over = lambda a: jax.typeof(a).manual_axis_type.varying
   axes = frozenset().union(*map(over, args))
   missing = lambda a: tuple(sorted(axes - over(a)))
   return [lax.pcast(a, missing(a), to='varying') if missing(a) else a for a in args]

@@ -31,6 +31,8 @@ class LayerNorm(Block):
     scale = self.param('scale', nn.initializers.ones, (x.shape[-1],), jnp.float32).reshape(shape)
     bias = self.param('bias', nn.initializers.zeros, (x.shape[-1],), jnp.float32).reshape(shape)
     y = x.astype(jnp.float32)
-    mean = y.sum(-1, keepdims=True) / self.features
-    var = jnp.maximum(jnp.square(y).sum(-1, keepdims=True) / self.features - jnp.square(mean), 0.)
+    # Zeros instead of a division by `features`: the sum of fewer terms so divided is no mean, which has a kernel.
+    gone = ((0, 0),) * (x.ndim - 1) + ((0, self.features - x.shape[-1]),)
+    mean, square = (jnp.pad(each, gone).mean(-1, keepdims=True) for each in (y, jnp.square(y)))
+    var = jnp.maximum(square - jnp.square(mean), 0.)
     return ((y - mean) * lax.rsqrt(var + self.epsilon) * scale + bias).astype(x.dtype)

@@ -88,11 +88,13 @@ def test_a_genotype_that_is_none():
     models.shapes(DARTS(**SMALL, genotype=broken), 32)
 
 
+@pytest.mark.slow
 def test_one_step_learns(learns):
   both = lambda out: jnp.mean(jnp.square(out[0] - 1)) + .4 * jnp.mean(jnp.square(out[1][0] - 1))
   learns(DARTS(**SMALL, auxiliary=True, drop_path=.2), 32, both)
 
 
+@pytest.mark.slow
 def test_from_gates_to_a_file(to_file):
   to_file(DARTS(**SMALL), 32)
 

@@ -44,6 +44,7 @@ def test_one_step_learns(learns):
   learns(SMALL, 16)
 
 
+@pytest.mark.slow
 def test_from_gates_to_a_file(to_file):
   to_file(SMALL.copy(depths=(0, 0), decoder=False), 8)
 

@@ -111,6 +111,7 @@ def test_one_step_learns(net, learns):
   learns(net, 32)
 
 
+@pytest.mark.slow
 def test_from_gates_to_a_file(to_file):
   to_file(SMALL_CIFAR, 16)
 

@@ -35,6 +35,7 @@ def test_sizes_of_the_stages():
                      'features': (2, 3, 48), 'pooled': (48,)}
 
 
+@pytest.mark.slow
 def test_one_step_learns(learns):
   learns(SMALL, 32)
 
@@ -44,6 +45,7 @@ def test_one_step_of_the_authors_form_learns(learns):
   learns(SMALL.copy(authors=True), 32)
 
 
+@pytest.mark.slow
 def test_from_gates_to_a_file(to_file):
   to_file(SMALL, 32)
 
