@@ -31,8 +31,12 @@ class LayerNorm(Block):
     scale = self.param('scale', nn.initializers.ones, (x.shape[-1],), jnp.float32).reshape(shape)
     bias = self.param('bias', nn.initializers.zeros, (x.shape[-1],), jnp.float32).reshape(shape)
     y = x.astype(jnp.float32)
-    # Zeros instead of a division by `features`: the sum of fewer terms so divided is no mean, which has a kernel.
-    gone = ((0, 0),) * (x.ndim - 1) + ((0, self.features - x.shape[-1]),)
-    mean, square = (jnp.pad(each, gone).mean(-1, keepdims=True) for each in (y, jnp.square(y)))
+    mean, square = self._mean(y), self._mean(jnp.square(y))
     var = jnp.maximum(square - jnp.square(mean), 0.)
     return ((y - mean) * lax.rsqrt(var + self.epsilon) * scale + bias).astype(x.dtype)
+
+  def _mean(self, y):
+    """With zeros for what is gone: integer kernels know a mean, and no sum that is divided by another number."""
+    gone = self.features - y.shape[-1]
+    y = jnp.pad(y, ((0, 0),) * (y.ndim - 1) + ((0, gone),)) if gone > 0 else y
+    return y.mean(-1, keepdims=True)
