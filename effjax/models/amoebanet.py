@@ -19,7 +19,7 @@ class AmoebaNet(NASNet):
 
   >>> import jax, jax.numpy as jnp
   >>> net = AmoebaNet(10, features=4, repeats=1, stem=8)
-  >>> net.init_with_output(jax.random.key(0), jnp.ones((1, 32, 32, 3)), False)[0].shape
+  >>> jax.eval_shape(lambda key: net.init_with_output(key, jnp.ones((1, 32, 32, 3)), False)[0], jax.random.key(0)).shape
   (1, 10)
   """
   genotype: Genotype = genotypes.AMOEBANET_A

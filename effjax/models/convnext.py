@@ -25,7 +25,8 @@ class ConvNeXtBlock(Block):
     others: as in `Block`.
 
   >>> import jax, jax.numpy as jnp
-  >>> ConvNeXtBlock(4).init_with_output(jax.random.key(0), jnp.ones((1, 8, 8, 4)), False)[0].shape
+  >>> made = lambda key: ConvNeXtBlock(4).init_with_output(key, jnp.ones((1, 8, 8, 4)), False)[0]
+  >>> jax.eval_shape(made, jax.random.key(0)).shape
   (1, 8, 8, 4)
   """
   features: int

@@ -38,7 +38,7 @@ class DARTS(Network):
 
   >>> import jax, jax.numpy as jnp
   >>> net = DARTS(10, features=4, cells=3)
-  >>> net.init_with_output(jax.random.key(0), jnp.ones((1, 32, 32, 3)), False)[0].shape
+  >>> jax.eval_shape(lambda key: net.init_with_output(key, jnp.ones((1, 32, 32, 3)), False)[0], jax.random.key(0)).shape
   (1, 10)
   """
   genotype: Genotype = genotypes.DARTS_V2

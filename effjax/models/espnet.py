@@ -38,7 +38,7 @@ class ESPNet(Network):
 
   >>> import jax
   >>> net = ESPNet(11, depths=(1, 1))
-  >>> net.init_with_output(jax.random.key(0), jnp.ones((1, 16, 24, 3)), False)[0].shape
+  >>> jax.eval_shape(lambda key: net.init_with_output(key, jnp.ones((1, 16, 24, 3)), False)[0], jax.random.key(0)).shape
   (1, 16, 24, 11)
   """
   num_classes: int = 20

@@ -35,7 +35,7 @@ class ESPNetV2(Network):
 
   >>> import jax
   >>> net = ESPNetV2(10, width=.5, depths=(0, 1, 1, 1))
-  >>> net.init_with_output(jax.random.key(0), jnp.ones((1, 32, 32, 3)), False)[0].shape
+  >>> jax.eval_shape(lambda key: net.init_with_output(key, jnp.ones((1, 32, 32, 3)), False)[0], jax.random.key(0)).shape
   (1, 10)
   """
   depths: tuple[int, ...] = (0, 3, 7, 3)

@@ -38,7 +38,7 @@ class GhostBottleneck(Block):
 
   >>> import jax, jax.numpy as jnp
   >>> block = GhostBottleneck(6, 8, strides=2)
-  >>> block.init_with_output(jax.random.key(0), jnp.ones((1, 8, 8, 4)), False)[0].shape
+  >>> jax.eval_shape(lambda key: block.init_with_output(key, jnp.ones((1, 8, 8, 4)), False)[0], jax.random.key(0)).shape
   (1, 4, 4, 6)
   """
   features: int

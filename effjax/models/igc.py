@@ -31,7 +31,7 @@ class IGCResNet(Network):
 
   >>> import jax, jax.numpy as jnp
   >>> net = IGCResNet(10, width=.04, depths=(1, 1, 1, 1))
-  >>> net.init_with_output(jax.random.key(0), jnp.ones((1, 32, 32, 3)), False)[0].shape
+  >>> jax.eval_shape(lambda key: net.init_with_output(key, jnp.ones((1, 32, 32, 3)), False)[0], jax.random.key(0)).shape
   (1, 10)
   """
   features: int = 200
@@ -61,7 +61,7 @@ class IGCV2Net(Network):
 
   >>> import jax, jax.numpy as jnp
   >>> net = IGCV2Net(width=.25, depths=(1, 1, 1))
-  >>> net.init_with_output(jax.random.key(0), jnp.ones((1, 8, 8, 3)), False)[0].shape
+  >>> jax.eval_shape(lambda key: net.init_with_output(key, jnp.ones((1, 8, 8, 3)), False)[0], jax.random.key(0)).shape
   (1, 10)
   """
   num_classes: int = 10

@@ -23,7 +23,7 @@ class IGCV3Net(Network):
 
   >>> import jax, jax.numpy as jnp
   >>> net = IGCV3Net(10, width=.25, stages=((1, 16, 1, 1), (6, 24, 2, 2)))
-  >>> net.init_with_output(jax.random.key(0), jnp.ones((1, 32, 32, 3)), False)[0].shape
+  >>> jax.eval_shape(lambda key: net.init_with_output(key, jnp.ones((1, 32, 32, 3)), False)[0], jax.random.key(0)).shape
   (1, 10)
   """
   groups: int = 2

@@ -21,7 +21,7 @@ class MobileNetV2(Network):
 
   >>> import jax, jax.numpy as jnp
   >>> net = MobileNetV2(10, width=.35)
-  >>> net.init_with_output(jax.random.key(0), jnp.ones((1, 32, 32, 3)), False)[0].shape
+  >>> jax.eval_shape(lambda key: net.init_with_output(key, jnp.ones((1, 32, 32, 3)), False)[0], jax.random.key(0)).shape
   (1, 10)
   """
 

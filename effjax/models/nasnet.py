@@ -37,7 +37,7 @@ class NASNet(Network):
 
   >>> import jax, jax.numpy as jnp
   >>> net = NASNet(10, features=4, repeats=1, stem=8)
-  >>> net.init_with_output(jax.random.key(0), jnp.ones((1, 32, 32, 3)), False)[0].shape
+  >>> jax.eval_shape(lambda key: net.init_with_output(key, jnp.ones((1, 32, 32, 3)), False)[0], jax.random.key(0)).shape
   (1, 10)
   """
   genotype: Genotype = genotypes.NASNET_A

@@ -30,7 +30,7 @@ class ShuffleNet(Network):
 
   >>> import jax, jax.numpy as jnp
   >>> net = ShuffleNet(10, width=.25, depths=(1, 1, 1))
-  >>> net.init_with_output(jax.random.key(0), jnp.ones((1, 32, 32, 3)), False)[0].shape
+  >>> jax.eval_shape(lambda key: net.init_with_output(key, jnp.ones((1, 32, 32, 3)), False)[0], jax.random.key(0)).shape
   (1, 10)
   """
   groups: int = 3

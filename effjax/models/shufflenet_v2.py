@@ -32,7 +32,7 @@ class ShuffleNetV2(Network):
 
   >>> import jax, jax.numpy as jnp
   >>> net = ShuffleNetV2(10, features=(8, 16, 32), depths=(1, 1, 1), head=64)
-  >>> net.init_with_output(jax.random.key(0), jnp.ones((1, 32, 32, 3)), False)[0].shape
+  >>> jax.eval_shape(lambda key: net.init_with_output(key, jnp.ones((1, 32, 32, 3)), False)[0], jax.random.key(0)).shape
   (1, 10)
   """
   features: tuple[int, ...] = FEATURES[1.]

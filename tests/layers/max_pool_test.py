@@ -48,11 +48,12 @@ def derivatives(pool, x, t, g):
   """Value, forward mode, reverse mode, and the derivatives of a function of the gradient."""
   y, pull = jax.vjp(pool, x)
   loss = lambda x: jnp.sum(pool(jnp.sin(x))**2 * g)
-  second = jax.jvp(jax.grad(loss), (jnp.where(jnp.isinf(x), 0, x),), (t,))[1]
+  distinct = jax.random.normal(jax.random.key(1), x.shape, x.dtype)  # of equals lax's tangent may take another
+  second = jax.jvp(jax.grad(loss), (distinct,), (t,))[1]
   return y, jax.jvp(pool, (x,), (t,))[1], pull(g)[0], second
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(made=pools(), seed=st.integers(0, 99))
 def test_values_and_derivatives(made, seed):
   size, *where = made

@@ -14,9 +14,11 @@ def test_counts(name):
   assert models.count(VARIANTS[name].make(), 224) == COUNTS[name]
 
 
+@pytest.mark.slow
 def test_one_step_learns(learns):
   learns(MobileNetV2(10, width=.35), 32)
 
 
+@pytest.mark.slow
 def test_from_gates_to_a_file(to_file):
   to_file(MobileNetV2(10, width=.35), 32)
