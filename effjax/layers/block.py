@@ -41,6 +41,20 @@ class Block(nn.Module, kw_only=True):
     """The channels that this layer gives: those of `widths`, else `features`."""
     return (self.widths or {}).get('/'.join(self.path), features)
 
+  def pads(self, kernel: int | tuple[int, int], dilation: int = 1) -> str | Sequence[tuple[int, int]]:
+    """The padding of a convolution or pool, as jax and `max_pool` take it.
+
+    Raises:
+      EffjaxError: an unknown padding.
+
+    >>> Block(padding='symmetric').pads(3), Block().pads(3)
+    ([(1, 1), (1, 1)], 'SAME')
+    """
+    if isinstance(self.padding, str) and self.padding not in PADDINGS:
+      raise EffjaxError(f'padding {self.padding!r} is unknown: choose one of {PADDINGS}')
+    size = (kernel, kernel) if isinstance(kernel, int) else kernel
+    return [((k - 1) * dilation // 2,) * 2 for k in size] if self.padding == 'symmetric' else self.padding
+
   def convolve(self, x: Float[Array, 'n h w cin'], features: int, kernel: int | tuple[int, int],
                strides: int | tuple[int, int] = 1, *, groups: int = 1, dilation: int = 1,
                bias: bool = False) -> Float[Array, 'n h2 w2 features']:
@@ -53,9 +67,9 @@ class Block(nn.Module, kw_only=True):
     if x.shape[-1] % groups or features % groups:
       raise EffjaxError(f'{type(self).__name__} {"/".join(self.path) or "(top)"}: {groups} groups do not divide '
                         f'{x.shape[-1]} input and {features} output channels: choose another width or other groups')
-    pads = _pads(self.padding, size, dilation)
-    return nn.Conv(features, size, strides, pads, kernel_dilation=dilation, feature_group_count=groups, use_bias=bias,
-                   dtype=self.dtype, conv_general_dilated=conv_general_dilated, name='conv')(x)
+    return nn.Conv(features, size, strides, self.pads(size, dilation), kernel_dilation=dilation,
+                   feature_group_count=groups, use_bias=bias, dtype=self.dtype,
+                   conv_general_dilated=conv_general_dilated, name='conv')(x)
 
 
 def round_channels(channels: float, multiple: int = 8) -> int:
@@ -66,9 +80,3 @@ def round_channels(channels: float, multiple: int = 8) -> int:
   """
   nearest = max(multiple, int(channels + multiple / 2) // multiple * multiple)
   return nearest if nearest >= .9 * channels else nearest + multiple
-
-
-def _pads(padding, size, dilation):
-  if isinstance(padding, str) and padding not in PADDINGS:
-    raise EffjaxError(f'padding {padding!r} is unknown: choose one of {PADDINGS}')
-  return [((k - 1) * dilation // 2,) * 2 for k in size] if padding == 'symmetric' else padding

@@ -10,6 +10,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from effjax.layers.conv_shape import Conv
+from effjax.layers.wide import wide
 
 
 def matmul_forward(x: Float[Array, 'n h w cin'], w: Float[Array, '1 1 cin cout'],
@@ -125,15 +126,6 @@ def rows_kernel_gradient(x: Float[Array, 'n h w cin'], g: Float[Array, 'n h2 w2 
   dw = jnp.stack(lax.fori_loop(0, conv.x[0], image, (zero,) * conv.groups))
   dw = dw.reshape(conv.groups, kw, each, kh, -1).transpose(3, 1, 2, 0, 4)
   return dw.reshape(conv.w).astype(g.dtype)
-
-
-def wide(x: Float[Array, '...']) -> Float[Array, '...']:
-  """In float32 at least.
-
-  >>> wide(jnp.ones(1, jnp.bfloat16)).dtype
-  dtype('float32')
-  """
-  return x if x.dtype.itemsize >= 4 else x.astype(jnp.float32)
 
 
 def _columns(x, i, conv):

@@ -12,6 +12,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from effjax.layers.conv_shape import Conv, Pair
+from effjax.layers.wide import wide
 
 BYTES = 1.15 * 2**20  # of a block of x and g together: it stays in the cache while every tap reads it
 CHANNELS = 256  # of a block; fewer make the runs in memory short
@@ -25,7 +26,7 @@ def forward(x: Float[Array, 'n h w cin'], w: Float[Array, 'kh kw 1 c'], conv: Co
   >>> forward(jnp.arange(4.).reshape(conv.x), jnp.ones(conv.w), conv).item()
   6.0
   """
-  padded, w = _pad(_repeated(_wide(x), conv), conv.padding), _wide(w)
+  padded, w = _pad(_repeated(wide(x), conv), conv.padding), wide(w)
   taps = (_slice(padded, start, conv.strides, conv.size) * w[a, b, None, None] for (a, b), start in _taps(conv))
   return functools.reduce(jnp.add, taps).astype(x.dtype)
 
@@ -38,10 +39,10 @@ def input_gradient(g: Float[Array, 'n h2 w2 c'], w: Float[Array, 'kh kw 1 c'],
   >>> input_gradient(jnp.ones((1, 1, 2, 1)), jnp.array([[1., 2.]]).reshape(conv.w), conv).ravel()
   Array([1., 3., 2.], dtype=float32)
   """
-  (sh, sw), w, n, c = conv.strides, _wide(w), conv.x[0], conv.w[3]
+  (sh, sw), w, n, c = conv.strides, wide(w), conv.x[0], conv.w[3]
   cells = _pair(-(-(size + low) // s) for size, s, (low, _) in zip(conv.x[1:3], conv.strides, conv.padding))
   before = _pair((span - 1) // s for span, s in zip(conv.spans, conv.strides))
-  padded = _pad(_wide(g), [(b, max(m - out, 0)) for b, m, out in zip(before, cells, conv.size)])
+  padded = _pad(wide(g), [(b, max(m - out, 0)) for b, m, out in zip(before, cells, conv.size)])
 
   def phase(*rest):
     at = lambda start: _pair(b - i // s for b, i, s in zip(before, start, conv.strides))
@@ -67,9 +68,9 @@ def kernel_gradient(x: Float[Array, 'n h w cin'], g: Float[Array, 'n h2 w2 c'],
   >>> kernel_gradient(jnp.array([1., 2., 3.]).reshape(conv.x), jnp.ones((1, 1, 2, 1)), conv).ravel()
   Array([3., 5.], dtype=float32)
   """
-  dtype, wide = g.dtype, (_repeated(_wide(x), conv), _wide(g))
-  block = _block(conv, wide[1].dtype.itemsize)
-  parts = [_channels(*wide, conv, block, first) for first in range(0, conv.w[3], block.channels)]
+  dtype, x, g = g.dtype, _repeated(wide(x), conv), wide(g)
+  block = _block(conv, g.dtype.itemsize)
+  parts = [_channels(x, g, conv, block, first) for first in range(0, conv.w[3], block.channels)]
   return jnp.concatenate(parts, -1).reshape(conv.w).astype(dtype)
 
 
@@ -155,10 +156,6 @@ def _slice(x, start, strides, size):
 def _pad(x, spatial):
   """Kept from being computed again for every tap."""
   return lax.optimization_barrier(jnp.pad(x, ((0, 0), *spatial, (0, 0))))
-
-
-def _wide(x):
-  return x if x.dtype.itemsize >= 4 else x.astype(jnp.float32)
 
 
 def _repeated(x, conv):

@@ -6,8 +6,7 @@ from jaxtyping import Array, Float
 
 from effjax.errors import EffjaxError
 from effjax.layers.convolution import DIMENSIONS, conv_general_dilated
-
-Pair = tuple[int, int]
+from effjax.layers.windows import Pair, pair
 
 
 def depthwise_conv(x: Float[Array, 'n h w cin'], w: Float[Array, 'kh kw one cout'], strides: int | Pair = 1,
@@ -25,7 +24,7 @@ def depthwise_conv(x: Float[Array, 'n h w cin'], w: Float[Array, 'kh kw one cout
     formulation: 'shifts' or 'lax', for measurements; None takes the fastest on a CPU, and lax elsewhere.
 
   Raises:
-    EffjaxError: a kernel that is not of this shape; an unknown formulation.
+    EffjaxError: a kernel that is not of this shape; strides or dilation below 1; an unknown formulation.
 
   Source: Howard et al., "MobileNets", 2017, arXiv:1704.04861, survey [8]; Chollet, "Xception", CVPR 2017, survey [56].
 
@@ -36,14 +35,6 @@ def depthwise_conv(x: Float[Array, 'n h w cin'], w: Float[Array, 'kh kw one cout
   if w.ndim != 4 or w.shape[2] != 1 or w.shape[3] % x.shape[-1]:
     raise EffjaxError(f'depthwise_conv: w has shape {w.shape}, wanted [kh, kw, 1, a multiple of {x.shape[-1]}], the '
                       'channels of x: a filter for each channel')
-  return conv_general_dilated(x, w, pair(strides), padding, rhs_dilation=pair(dilation), dimension_numbers=DIMENSIONS,
+  strides, dilation = pair('depthwise_conv', 'strides', strides), pair('depthwise_conv', 'dilation', dilation)
+  return conv_general_dilated(x, w, strides, padding, rhs_dilation=dilation, dimension_numbers=DIMENSIONS,
                               feature_group_count=x.shape[-1], precision=precision, formulation=formulation)
-
-
-def pair(n: int | Pair) -> Pair:
-  """One number for both directions, or two.
-
-  >>> pair(2), pair((1, 2))
-  ((2, 2), (1, 2))
-  """
-  return (n, n) if isinstance(n, int) else (n[0], n[1])

@@ -5,7 +5,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from effjax.layers.convolution import DIMENSIONS, conv_general_dilated
-from effjax.layers.depthwise_conv import Pair, pair
+from effjax.layers.windows import Pair, pair
 
 
 def grouped_conv(x: Float[Array, 'n h w cin'], w: Float[Array, 'kh kw each cout'], groups: int,
@@ -22,7 +22,7 @@ def grouped_conv(x: Float[Array, 'n h w cin'], w: Float[Array, 'kh kw each cout'
       instead of 'shifts'.
 
   Raises:
-    EffjaxError: channels that do not fit; an unknown formulation.
+    EffjaxError: channels that do not fit; strides or dilation below 1; an unknown formulation.
 
   Source: Krizhevsky et al. 2012, survey [18]; Xie et al., "ResNeXt", CVPR 2017, survey [19].
 
@@ -30,5 +30,6 @@ def grouped_conv(x: Float[Array, 'n h w cin'], w: Float[Array, 'kh kw each cout'
   >>> grouped_conv(jnp.ones((1, 4, 4, 4)), jnp.ones((1, 1, 2, 6)), 2)[0, 0, 0]
   Array([2., 2., 2., 2., 2., 2.], dtype=float32)
   """
-  return conv_general_dilated(x, w, pair(strides), padding, rhs_dilation=pair(dilation), dimension_numbers=DIMENSIONS,
+  strides, dilation = pair('grouped_conv', 'strides', strides), pair('grouped_conv', 'dilation', dilation)
+  return conv_general_dilated(x, w, strides, padding, rhs_dilation=dilation, dimension_numbers=DIMENSIONS,
                               feature_group_count=groups, precision=precision, formulation=formulation)

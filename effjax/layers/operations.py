@@ -33,9 +33,8 @@ class Pooling(Block):
 
   @nn.compact
   def __call__(self, x: Float[Array, 'n h w c'], train: bool) -> Float[Array, 'n h2 w2 c']:
-    padding = ((1, 1), (1, 1)) if self.padding == 'symmetric' else self.padding
     only = {'count_padding': False} if self.pool is avg_pool else {}
-    return self.pool(x, 3, self.strides, padding, **only)
+    return self.pool(x, 3, self.strides, self.pads(3), **only)
 
 
 class Identity(Block):

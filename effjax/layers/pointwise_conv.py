@@ -4,7 +4,7 @@ from jaxtyping import Array, Float
 
 from effjax.errors import EffjaxError
 from effjax.layers.convolution import DIMENSIONS, conv_general_dilated
-from effjax.layers.depthwise_conv import Pair, pair
+from effjax.layers.windows import Pair, pair
 
 
 def pointwise_conv(x: Float[Array, 'n h w cin'], w: Float[Array, 'kh kw cin cout'], strides: int | Pair = 1, *,
@@ -18,7 +18,7 @@ def pointwise_conv(x: Float[Array, 'n h w cin'], w: Float[Array, 'kh kw cin cout
     strides, precision, formulation: as for `depthwise_conv`; 'matmul' instead of 'shifts'.
 
   Raises:
-    EffjaxError: a kernel that is not 1x1; channels that do not fit; an unknown formulation.
+    EffjaxError: a kernel that is not 1x1; channels that do not fit; strides below 1; an unknown formulation.
 
   Source: Lin, Chen, Yan, "Network in network", ICLR 2014, arXiv:1312.4400; Howard et al. 2017, survey [8].
 
@@ -28,5 +28,5 @@ def pointwise_conv(x: Float[Array, 'n h w cin'], w: Float[Array, 'kh kw cin cout
   """
   if w.shape[:2] != (1, 1):
     raise EffjaxError(f'pointwise_conv: w has shape {w.shape}, wanted [1, 1, cin, cout]: use conv_general_dilated')
-  return conv_general_dilated(x, w, pair(strides), 'VALID', dimension_numbers=DIMENSIONS, precision=precision,
-                              formulation=formulation)
+  return conv_general_dilated(x, w, pair('pointwise_conv', 'strides', strides), 'VALID', precision=precision,
+                              dimension_numbers=DIMENSIONS, formulation=formulation)

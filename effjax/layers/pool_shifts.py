@@ -12,6 +12,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from effjax.layers.wide import wide
 from effjax.layers.windows import Pair, Windows
 
 
@@ -45,7 +46,7 @@ def largest_gradient(g: Float[Array, 'n h2 w2 c'], x: Float[Array, 'n h w c'],
   """
   first = _first((tap, lax.full_like(tap, i, jnp.int8)) for i, tap in enumerate(_taps(x, windows, -np.inf)))
   part = lambda tap, g, first: jnp.where(first == tap, g, jnp.zeros((), g.dtype))
-  return _put_back(part, (_wide(g), first), windows, x.shape[1:3]).astype(g.dtype)
+  return _put_back(part, (wide(g), first), windows, x.shape[1:3]).astype(g.dtype)
 
 
 def total(x: Float[Array, 'n h w c'], windows: Windows) -> Float[Array, 'n h2 w2 c']:
@@ -64,7 +65,7 @@ def total_transpose(g: Float[Array, 'n h2 w2 c'], windows: Windows, size: Pair) 
   Array([1., 2., 1.], dtype=float32)
   """
   if windows.window != windows.strides:
-    return _put_back(lambda tap, g: g, (_wide(g),), windows, size).astype(g.dtype)
+    return _put_back(lambda tap, g: g, (wide(g),), windows, size).astype(g.dtype)
   n, h, w, channels = g.shape
   sh, sw = windows.strides
   whole = lax.broadcast_in_dim(g, (n, h, sh, w, sw, channels), (0, 1, 3, 5)).reshape(n, h * sh, w * sw, channels)
@@ -79,10 +80,6 @@ def _first(pairs):
   return functools.reduce(later, pairs)[1]
 
 
-def _wide(x):
-  return x if x.dtype.itemsize >= 4 else x.astype(jnp.float32)
-
-
 def _pad(x, value, padding):
   """Kept from being computed again for every tap."""
   padding = ((0, 0, 0), *((*p, 0) for p in padding), (0, 0, 0))
@@ -91,7 +88,7 @@ def _pad(x, value, padding):
 
 def _taps(x: Array, windows: Windows, value: float) -> Iterator[Array]:
   (kh, kw), (sh, sw), (h, w) = windows.window, windows.strides, windows.counts(x.shape[1:3])
-  x = _pad(_wide(x), value, windows.padding)
+  x = _pad(wide(x), value, windows.padding)
   for a in range(kh):
     for b in range(kw):
       ends = (x.shape[0], a + sh * (h - 1) + 1, b + sw * (w - 1) + 1, x.shape[3])

@@ -45,8 +45,8 @@ def windows(where: str, shape: Sequence[int], window: int | Pair, strides: int |
   """
   if len(shape) != 4:
     raise EffjaxError(f'{where}: x has shape {tuple(shape)}, wanted NHWC: give four axes')
-  window = _pair(where, 'window', window)
-  strides = window if strides is None else _pair(where, 'strides', strides)
+  window = pair(where, 'window', window)
+  strides = window if strides is None else pair(where, 'strides', strides)
   made = Windows(window, strides, _pads(where, shape[1:3], window, strides, padding))
   if min(made.counts(shape[1:3])) < 1:
     raise EffjaxError(f'{where}: window {window} is larger than x of shape {tuple(shape)} with padding {made.padding}: '
@@ -71,8 +71,8 @@ def ceil_mode(shape: Sequence[int], window: int | Pair, strides: int | Pair | No
   >>> ceil_mode((1, 112, 112, 64), 3, 2)
   ((0, 1), (0, 1))
   """
-  window, padding = _pair('ceil_mode', 'window', window), _pair('ceil_mode', 'padding', padding, least=0)
-  strides = window if strides is None else _pair('ceil_mode', 'strides', strides)
+  window, padding = pair('ceil_mode', 'window', window), pair('ceil_mode', 'padding', padding, least=0)
+  strides = window if strides is None else pair('ceil_mode', 'strides', strides)
   top, left = (_ceil(*each) for each in zip(shape[1:3], window, strides, padding, strict=True))
   return top, left
 
@@ -83,7 +83,15 @@ def _ceil(size, window, stride, padding):
   return padding, max(0, (count - 1) * stride + window - size - padding)
 
 
-def _pair(where, name, value: Any, least=1) -> Pair:
+def pair(where: str, name: str, value: Any, least: int = 1) -> Pair:
+  """(height, width) of one whole number for both, or of two; `where` and `name` are for the error.
+
+  Raises:
+    EffjaxError: something else, or less than `least`.
+
+  >>> pair('pool', 'strides', 2)
+  (2, 2)
+  """
   first, second = value if isinstance(value, Sequence) and len(value) == 2 else (value, value)
   if not all(isinstance(n, numbers.Integral) and n >= least for n in (first, second)):
     raise EffjaxError(f'{where}: {name}={value!r}: give a whole number from {least}, or two (height, width)')

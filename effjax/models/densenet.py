@@ -56,7 +56,7 @@ class DenseNet(Network):
 
   def _stem(self, features, x, train):
     x = ConvBN(features, 7, 2, activation=nn.relu, name='stem', **self.same)(x, train)
-    return max_pool(x, 3, 2, ((1, 1), (1, 1)) if self.padding == 'symmetric' else self.padding)
+    return max_pool(x, 3, 2, self.pads(3))
 
   def _layer(self, name, growth, x, train):
     x = self._active(f'{name}_bn', x, train)

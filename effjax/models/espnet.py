@@ -91,7 +91,7 @@ class ESPNet(Network):
     return PReLU(name=f'{name}_prelu', **self.same)
 
   def _halved(self, x):
-    return avg_pool(x, 3, 2, ((1, 1), (1, 1)) if self.padding == 'symmetric' else self.padding)
+    return avg_pool(x, 3, 2, self.pads(3))
 
 
 def _variant(decoder, depth, paper=''):

@@ -72,7 +72,7 @@ class ESPNetV2(Network):
     return ConvBN(features, kernel, strides, groups, prelu, name=name, **self.same)
 
   def _halved(self, x):
-    return avg_pool(x, 3, 2, ((1, 1), (1, 1)) if self.padding == 'symmetric' else self.padding)
+    return avg_pool(x, 3, 2, self.pads(3))
 
 
 def _variant(width, paper, head=1024):

@@ -42,7 +42,7 @@ class IGCResNet(Network):
     """Stem and stages."""
     features = round_channels(self.features * self.width, self.group_width)
     x = ConvBN(features, 7, 2, activation=nn.relu, name='stem', **self.same)(x, train)
-    x = max_pool(x, 3, 2, ((1, 1), (1, 1)) if self.padding == 'symmetric' else self.padding)
+    x = max_pool(x, 3, 2, self.pads(3))
     block = lambda features: functools.partial(IGCV1, width=self.group_width)
     return _stages(self, block, features, x, train)
 

@@ -59,7 +59,7 @@ class ResNet(Network):
 
   def _stem(self, features, x, train):
     x = ConvBN(features, 7, 2, activation=nn.relu, bias=self.bias, name='stem', **self.same)(x, train)
-    return max_pool(x, 3, 2, ((1, 1), (1, 1)) if self.padding == 'symmetric' else self.padding)
+    return max_pool(x, 3, 2, self.pads(3))
 
   def _block(self, features, strides, shortcut, name):
     same = dict(bias=self.bias, name=name, **self.same)

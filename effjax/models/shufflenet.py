@@ -43,7 +43,7 @@ class ShuffleNet(Network):
     features = FEATURES[self.groups] if self.features is None else self.features
     x = ConvBN(round_channels(self.stem * self.width, self.groups), 3, 2, activation=nn.relu, name='stem',
                **self.same)(x, train)
-    x = self.mark('stage1', max_pool(x, 3, 2, ((1, 1), (1, 1)) if self.padding == 'symmetric' else self.padding))
+    x = self.mark('stage1', max_pool(x, 3, 2, self.pads(3)))
     for i, depth in enumerate(self.depths, 2):
       channels = round_channels(features * 2**(i - 2) * self.width, 4 * self.groups)
       for j in range(1, depth + 1):

@@ -49,7 +49,7 @@ class ShuffleNetV2(Network):
   def maps(self, x, train):
     """Of stem, stages and head: what the last but one stage gives, a 16th of the size, and the features."""
     x = self._conv(self.stem, 3, 2, 'stem')(x, train)
-    x = self.mark('stage1', max_pool(x, 3, 2, ((1, 1), (1, 1)) if self.padding == 'symmetric' else self.padding))
+    x = self.mark('stage1', max_pool(x, 3, 2, self.pads(3)))
     found = [x]
     for i, (features, depth) in enumerate(zip(self.features, self.depths), 2):
       for j in range(1, depth + 1):

@@ -50,7 +50,7 @@ class Xception(Network):
     """A block that halves height and width."""
     shortcut = ConvBN(self._rounded(features[-1]), 1, 2, activation=None, name=f'{name}_shortcut', **self.same)
     y = self._convs(name, features, x, train, active)
-    y = max_pool(y, 3, 2, ((1, 1), (1, 1)) if self.padding == 'symmetric' else self.padding)
+    y = max_pool(y, 3, 2, self.pads(3))
     return self.mark(name, y + shortcut(x, train))
 
   def _convs(self, name, features, x, train, active=True):

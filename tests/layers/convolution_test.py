@@ -197,3 +197,8 @@ def test_errors():
     depthwise_conv(x, normal(0, (3, 3, 1, 4)), formulation='matmul')
   with pytest.raises(EffjaxError, match=r"formulation='shifts' of x .*: only depthwise, grouped and 1x1 convolutions"):
     conv_general_dilated(x, normal(0, (3, 3, 4, 4)), (1, 1), 'SAME', dimension_numbers=DIMENSIONS, formulation='shifts')
+  for name, call in (('depthwise_conv: strides=0', lambda: depthwise_conv(x, normal(0, (3, 3, 1, 4)), 0)),
+                     ('grouped_conv: dilation=0', lambda: grouped_conv(x, normal(0, (3, 3, 2, 4)), 2, dilation=0)),
+                     ('pointwise_conv: strides=0', lambda: pointwise_conv(x, normal(0, (1, 1, 4, 4)), 0))):
+    with pytest.raises(EffjaxError, match=f'{name}: give a whole number from 1, or two'):
+      call()
