@@ -2,8 +2,10 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax.numpy as jnp
+
+from effjax.layers import conv_kernel_gradient, conv_shifts
 from effjax.layers import conv_products as products
-from effjax.layers import conv_shifts as shifts
 from effjax.layers.conv_shape import Conv
 
 
@@ -25,10 +27,25 @@ def _split(one_of_1x1, one):
   return run
 
 
+def _trimmed(second_is_kernel):
+  """Of the kernel only what ever reads the image: of 3x3 over a 1x1 image, one entry."""
+  def run(first, second, conv):
+    inner, part = conv.trimmed
+    return second_is_kernel(first, second[part], inner)
+  return run
+
+
+def _shifts_kernel_gradient(x, g, conv):
+  inner, part = conv.trimmed
+  outside = [(each.start, size - each.stop) for each, size in zip(part, conv.w[:2], strict=True)]
+  return jnp.pad(conv_kernel_gradient.kernel_gradient(x, g, inner), (*outside, (0, 0), (0, 0)))
+
+
 FORMULATIONS: dict[str, Formulation] = {
     'lax': Formulation(lambda conv: True, products.lax_forward, products.lax_input_gradient,
                        products.lax_kernel_gradient),
-    'shifts': Formulation(lambda conv: conv.depthwise, shifts.forward, shifts.input_gradient, shifts.kernel_gradient),
+    'shifts': Formulation(lambda conv: conv.depthwise, _trimmed(conv_shifts.forward),
+                          _trimmed(conv_shifts.input_gradient), _shifts_kernel_gradient),
     'matmul': Formulation(lambda conv: conv.pointwise, products.matmul_forward, products.matmul_input_gradient,
                           products.matmul_kernel_gradient),
     'split': Formulation(_grouped, _split(products.matmul_forward, products.lax_forward),

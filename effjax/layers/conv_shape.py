@@ -1,5 +1,5 @@
 """The shape of a convolution: all that is known of it before there are arrays."""
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jax import lax
@@ -50,3 +50,28 @@ class Conv(NamedTuple):
   def pointwise(self) -> bool:
     """Whether it is a matrix product: a 1x1 kernel, no groups."""
     return self.w[:2] == (1, 1) and self.groups == 1
+
+  @property
+  def taps(self) -> Iterator[tuple[Pair, Pair]]:
+    """The entries of the kernel, and where in the padded x each first reads."""
+    for a in range(self.w[0]):
+      for b in range(self.w[1]):
+        yield (a, b), (a * self.dilation[0], b * self.dilation[1])
+
+  @property
+  def trimmed(self) -> 'tuple[Conv, tuple[slice, slice]]':
+    """The same without the outer rows and columns of the kernel that only ever read padding, and which remain.
+
+    >>> Conv((1, 1, 1, 4), (3, 3, 1, 4), (1, 1), (1, 1), ((1, 1), (1, 1)), 4).trimmed[1]
+    (slice(1, 2, None), slice(1, 2, None))
+    """
+    ends, padding = zip(*map(self._trim, range(2)), strict=True)
+    size = tuple(last - first for first, last in ends)
+    return self._replace(w=(*size, *self.w[2:]), padding=padding), tuple(slice(*each) for each in ends)
+
+  def _trim(self, axis):
+    """First and end of what remains of the kernel, and the padding that it needs."""
+    (low, high), d, out = self.padding[axis], self.dilation[axis], (self.size[axis] - 1) * self.strides[axis]
+    reads = [a for a in range(self.w[axis]) if low <= out + a * d and a * d < low + self.x[axis + 1]] or [0]
+    first, last = min(reads[0], low // d), max(reads[-1], self.w[axis] - 1 - high // d)
+    return (first, last + 1), (low - first * d, high - (self.w[axis] - 1 - last) * d)
