@@ -12,11 +12,13 @@ from effjax import report
 from effjax.cli import inspect, models, profile
 from effjax.cli.joint import Options, joint
 from effjax.errors import EffjaxError
+from effjax.train.memory import keep_memory
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs one command; a user's mistake is one line on stderr and exit code 2."""
   args = _parser().parse_args(argv)
+  keep_memory()
   try:
     return args.run(args)
   except EffjaxError as error:

@@ -4,6 +4,7 @@ from effjax.train.checkpoint import latest_step, restore, save
 from effjax.train.evaluate import accuracy, reestimate
 from effjax.train.fit import fit
 from effjax.train.harden import Hardened, decide, harden, latent, smallest
+from effjax.train.memory import keep_memory
 from effjax.train.objective import Aux, Objective, cross_entropy, objective
 from effjax.train.optimizer import optimizer
 from effjax.train.parallel import check_devices, compile_step

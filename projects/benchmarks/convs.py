@@ -2,16 +2,24 @@
 
 Without options the grid that the library promises something for, forward and backward: depthwise 3x3 and 5x5, grouped
 3x3 and 1x1, and 1x1 convolutions at 32x32. `--all` adds 7x7, strides 2, 112x112 and other batches, and the forward pass
-alone. `--networks` measures a training step of MobileNetV2 and ShuffleNetV2 instead (32x32, batch 32). All contenders
-run in turn in one process; medians, and quartiles of the ratios. `lax` is formulation='lax'; PyTorch runs channels_last
-and is left out where it is not installed (torchvision for the networks): pip install torch==2.13.0 torchvision==0.28.0
+alone. `--networks` measures a training step of MobileNetV2 and ShuffleNetV2 instead (32x32, batch 32), there `lax` is
+the same network with lax's convolutions and pools and Flax's BatchNorm; `--keep-memory` runs all contenders as the
+command line of effjax trains (`effjax.train.keep_memory`). All contenders run in turn in one process; medians, and
+quartiles of the ratios. `lax` is formulation='lax'; PyTorch runs channels_last and is left out where it is not
+installed (torchvision for the networks): pip install torch==2.13.0 torchvision==0.28.0
 """
 import argparse
+import functools
 import os
 import pathlib
 import statistics
+import sys
 import time
+import types
+import unittest.mock
+from collections.abc import Callable
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,9 +27,11 @@ import optax
 
 from effjax import models
 from effjax.graph.trace import evaluate, execute, trace
+from effjax.layers.block import Block
 from effjax.layers.conv_formulations import fastest
 from effjax.layers.conv_shape import Conv
 from effjax.layers.convolution import DIMENSIONS, conv_general_dilated
+from effjax.train import keep_memory
 
 try:
   import torch
@@ -145,6 +155,26 @@ def on_lax(fn):
   return run
 
 
+class FlaxNorm(Block):
+  """Flax's in place of `effjax.layers.batch_norm.BatchNorm`."""
+  activation: Callable | None = None
+  scale_init: Callable = nn.initializers.ones
+
+  @nn.compact
+  def __call__(self, x, train):
+    bn = nn.BatchNorm(not train, momentum=.9, epsilon=self.epsilon, scale_init=self.scale_init)
+    nn.share_scope(self, bn)
+    return bn(x) if self.activation is None else self.activation(bn(x))
+
+
+def on_flax(net):
+  """A step of the same network as a plain Flax one computes it, compiled."""
+  with unittest.mock.patch('effjax.layers.conv_bn.BatchNorm', FlaxNorm):
+    once = step(net, on_lax)
+    once()
+  return once
+
+
 def step(net, wrap):
   """A call of one training step: forward, backward, momentum."""
   x = jnp.asarray(np.random.default_rng(0).normal(size=(32, 32, 32, 3)), jnp.float32)
@@ -184,15 +214,24 @@ def torch_step(make):
   return run
 
 
+@functools.cache
+def with_torchvision():
+  """torchvision, whose operators for boxes do not load beside every PyTorch; the networks here need none."""
+  sys.modules['torchvision._meta_registrations'] = types.ModuleType('none')
+  torch.library.define('torchvision::nms', '(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+  import torchvision
+  return torchvision
+
+
 def networks(args):
   """A training step of two networks."""
   for name, theirs in (('mobilenet_v2', 'mobilenet_v2'), ('shufflenet_v2_x1_0', 'shufflenet_v2_x1_0')):
     net = models.create(name, num_classes=10)
-    contenders = {'effjax': step(net, lambda fn: fn), 'lax': step(net, on_lax)}
+    contenders = {'effjax': step(net, lambda fn: fn), 'lax': on_flax(net)}
     try:
-      import torchvision
+      torchvision = with_torchvision()
       contenders['torch'] = torch_step(getattr(torchvision.models, theirs))
-    except (ImportError, RuntimeError) as error:
+    except (ImportError, AttributeError) as error:
       print(f'no torchvision here ({error})')
     times = measure(contenders, args.rounds)
     print(f'{name}, training step at 32x32, batch 32: {statistics.median(times["effjax"]):.1f} ms; lax / effjax '
@@ -221,8 +260,11 @@ def main():
   parser.add_argument('--kinds', nargs='*', choices=KINDS, default=list(KINDS))
   parser.add_argument('--all', action='store_true', help='the larger grid, and the forward pass alone')
   parser.add_argument('--networks', action='store_true', help='training steps instead of convolutions')
+  parser.add_argument('--keep-memory', action='store_true', help="freed memory stays: effjax.train.keep_memory")
   parser.add_argument('--plot', type=pathlib.Path, metavar='FILE.png')
   args = parser.parse_args()
+  if args.keep_memory and not keep_memory():
+    parser.error('--keep-memory: the C library of this system has no mallopt')
   print(f'jax {jax.__version__}, {"torch " + torch.__version__ if torch else "no torch (see the head of the file)"}, '
         f'{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}')
   if args.networks:

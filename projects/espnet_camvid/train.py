@@ -14,6 +14,7 @@ from effjax.data.source import permutation
 from effjax.errors import EffjaxError
 from effjax.models.espnet import ESPNet
 from effjax.models.segmentation import confusion, mean_iou, pixel_accuracy, pixel_cross_entropy
+from effjax.train.memory import keep_memory
 
 CLASSES = 11  # sky, building, pole, road, pavement, tree, sign, fence, car, pedestrian, bicyclist; 11 is unlabelled
 CONSTANT = 1.1  # of the class weights, as in the authors' code
@@ -132,6 +133,7 @@ def main(options):
 
 
 if __name__ == '__main__':
+  keep_memory()
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--data-dir', type=pathlib.Path, help='where TensorFlow Datasets keeps camvid')
   parser.add_argument('--steps', type=int, default=900)

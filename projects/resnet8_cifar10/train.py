@@ -19,6 +19,7 @@ from effjax.data.source import joined, subset
 from effjax.errors import EffjaxError
 from effjax.export.micro import micro
 from effjax.export.verify import codes_of, run
+from effjax.train.memory import keep_memory
 
 EVERY_STEPS = 200  # between checkpoints
 WEIGHTS, TUNED, RANGES = 5e-3, 1e-3, 1e-4  # peak rates of Adam: float, quantization-aware; scales and zero points
@@ -157,6 +158,7 @@ def begin(options, folder):
 
 
 if __name__ == '__main__':
+  keep_memory()
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--data-dir', help='where TensorFlow Datasets keeps cifar10')
   parser.add_argument('--epochs', type=float, default=4, help='of float training; default %(default)s')

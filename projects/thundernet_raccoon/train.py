@@ -14,6 +14,7 @@ from effjax.data.source import permutation
 from effjax.layers.fast import fast
 from effjax.models import create
 from effjax.models.detection import area, average_precision, clip, detect, two_stage_losses
+from effjax.train.memory import keep_memory
 
 SIZE, STORED = 128, 160  # of what the network sees, and of what it is cut from
 SCALES = (32, 64, 96, 128)
@@ -161,6 +162,7 @@ def main(options):
 
 
 if __name__ == '__main__':
+  keep_memory()
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--data-dir', type=pathlib.Path, help='where TensorFlow Datasets keeps raccoon')
   parser.add_argument('--steps', type=int, default=1000)

@@ -1,0 +1,28 @@
+"""Freed memory stays: counted in page faults of a process of its own."""
+import platform
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = '''
+import resource, sys, jax, jax.numpy as jnp
+from effjax.train import keep_memory
+if sys.argv[1] == 'keep':
+  assert keep_memory()
+step = jax.jit(lambda x: jnp.sort(jnp.sort(x)[::-1] + x)[0])
+x = jnp.ones(4_000_000)
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for i in range(6):
+  before = faults()
+  step(x).block_until_ready()
+print(faults() - before)
+'''
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='no glibc here')
+def test_steps_take_few_new_pages():
+  run = lambda how: int(subprocess.run([sys.executable, '-c', PROGRAM, how], capture_output=True, text=True,
+                                       check=True).stdout)
+  kept, plain = run('keep'), run('plain')
+  assert plain > 2000 and kept < plain / 3
