@@ -4,9 +4,11 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from effjax.layers import conv_kernel_gradient, conv_shifts
+from effjax.layers import conv_kernel_gradient, conv_lax, conv_rows, conv_shifts
 from effjax.layers import conv_products as products
 from effjax.layers.conv_shape import Conv
+
+DENSE = 256 * 256  # entries of a 1x1 kernel without groups, up to which that is faster than the groups by themselves
 
 
 class Formulation(NamedTuple):
@@ -27,11 +29,11 @@ def _split(one_of_1x1, one):
   return run
 
 
-def _trimmed(second_is_kernel):
+def _trimmed(one):
   """Of the kernel only what ever reads the image: of 3x3 over a 1x1 image, one entry."""
-  def run(first, second, conv):
+  def run(first, kernel, conv):
     inner, part = conv.trimmed
-    return second_is_kernel(first, second[part], inner)
+    return one(first, kernel[part], inner)
   return run
 
 
@@ -42,17 +44,19 @@ def _shifts_kernel_gradient(x, g, conv):
 
 
 FORMULATIONS: dict[str, Formulation] = {
-    'lax': Formulation(lambda conv: True, products.lax_forward, products.lax_input_gradient,
-                       products.lax_kernel_gradient),
+    'lax': Formulation(lambda conv: True, conv_lax.forward, conv_lax.input_gradient,
+                       conv_lax.kernel_gradient),
     'shifts': Formulation(lambda conv: conv.depthwise, _trimmed(conv_shifts.forward),
                           _trimmed(conv_shifts.input_gradient), _shifts_kernel_gradient),
     'matmul': Formulation(lambda conv: conv.pointwise, products.matmul_forward, products.matmul_input_gradient,
                           products.matmul_kernel_gradient),
-    'split': Formulation(_grouped, _split(products.matmul_forward, products.lax_forward),
-                         _split(products.matmul_input_gradient, products.lax_input_gradient),
-                         _split(products.matmul_kernel_gradient, products.lax_kernel_gradient)),
-    'rows': Formulation(lambda conv: _grouped(conv) and conv.strides == (1, 1) and _inside(conv), products.rows_forward,
-                        products.rows_input_gradient, products.rows_kernel_gradient)}
+    'split': Formulation(_grouped, _split(products.matmul_forward, conv_lax.forward),
+                         _split(products.matmul_input_gradient, conv_lax.input_gradient),
+                         _split(products.matmul_kernel_gradient, conv_lax.kernel_gradient)),
+    'dense': Formulation(lambda conv: _grouped(conv) and conv.w[:2] == (1, 1), products.dense_forward,
+                         products.dense_input_gradient, products.dense_kernel_gradient),
+    'rows': Formulation(lambda conv: _grouped(conv) and conv.strides == (1, 1) and _inside(conv), conv_rows.forward,
+                        conv_rows.input_gradient, conv_rows.kernel_gradient)}
 
 
 def _inside(conv):
@@ -69,4 +73,6 @@ def fastest(conv: Conv) -> str:
     return 'shifts'
   if conv.pointwise:
     return 'matmul'
+  if FORMULATIONS['dense'].fits(conv) and conv.x[3] * conv.w[3] <= DENSE:
+    return 'dense'
   return 'rows' if FORMULATIONS['rows'].fits(conv) else 'split'

@@ -26,9 +26,9 @@ def conv_general_dilated(lhs: Array, rhs: Array, window_strides: Sequence[int], 
   It takes what lax's takes, as in `flax.linen.Conv(conv_general_dilated=...)`. What is none of these is lax's own.
 
   Args:
-    formulation: 'shifts' (depthwise: a sum of shifted slices), 'matmul' (1x1), 'split' (each group by itself) or 'rows'
-      (matrix products over the kernel's columns; strides 1) for groups, 'lax', or None: on the CPU the fastest, else
-      lax.
+    formulation: 'shifts' (depthwise: a sum of shifted slices), 'matmul' (1x1), for groups 'split' (each by itself),
+      'rows' (matrix products over the kernel's columns; strides 1) or 'dense' (1x1: one product, with zeros), 'lax', or
+      None: on the CPU the fastest, else lax.
 
   Raises:
     EffjaxError: channels that do not fit the kernel, or that groups do not divide; an unknown formulation, or one that
