@@ -34,6 +34,8 @@ class Fact(NamedTuple):
 
   bits: per element, a scalar; a vector of widths while they are a choice, with `choice` their probabilities.
   scale: size of one code, broadcastable to the weight: `weight = code * scale`.
+  offset: where codes do not stand for themselves but `weight = (code - offset) * scale`, broadcastable too.
+  levels: where they number what they stand for, `weight = levels[code] * scale`, ascending. No integer kernel can.
   keep: probability that each channel is there (under `CHANNELS`).
   choice: probability of each operator of a choice, or of each width in `bits`.
   """
@@ -41,6 +43,8 @@ class Fact(NamedTuple):
   scale: jax.Array | None = None
   keep: jax.Array | None = None
   choice: jax.Array | None = None
+  offset: jax.Array | None = None
+  levels: jax.Array | None = None
 
 
 class Rule(NamedTuple):

@@ -53,14 +53,19 @@ def codes_of(who: str, path: Path, value: Any, fact: Fact) -> tuple[np.ndarray, 
   """The codes of a leaf, as float32, and their bits.
 
   Raises:
-    EffjaxError: they do not fit the bits; the leaf is not codes times scale. `who` asks.
+    EffjaxError: codes that no integer kernel multiplies; they do not fit the bits; the leaf is not codes times scale.
+      `who` asks.
   """
-  value, bits = np.asarray(value, np.float32), int(np.max(fact.bits))
+  if fact.levels is not None or fact.offset is not None:
+    what = 'numbers of levels' if fact.levels is not None else 'asymmetric (an offset)'
+    raise EffjaxError(f'{who}: the codes of {path!r} are {what}, and kernels multiply by codes times scale: use a '
+                      'symmetric uniform quantizer for it, such as quantize.lsq')
+  value, bits = np.asarray(value, np.float32), max(2, int(np.max(fact.bits)))  # -1 and 1 are two of the codes of 2 bits
   scale = np.broadcast_to(np.asarray(fact.scale, np.float32), value.shape)
   codes = np.rint(value.astype(np.float64) / scale)
   if not (2 <= bits <= 8 and np.abs(codes).max(initial=0) < 2 ** (bits - 1)):
     raise EffjaxError(f'{who}: {path!r} has codes up to {np.abs(codes).max():.0f} for {bits} bits: '
-                      'wanted 2 to 8 bits and a symmetric range')
+                      'wanted at most 8 bits and a symmetric range')
   if not np.array_equal(codes.astype(np.float32) * scale, value):
     raise EffjaxError(f'{who}: {path!r} is not codes times scale (largest difference '
                       f'{np.abs(codes * scale - value).max():.2g}): pass the weights as deployed (key=None)')

@@ -4,6 +4,11 @@ from effjax.quantize.aware import RANGES, WEIGHTS, Aware, Deployed, aware, check
 from effjax.quantize.lsq import codes, lsq
 from effjax.quantize.lsq_plus import lsq_plus
 from effjax.quantize.mixed_bits import mixed_bits
+from effjax.quantize.uniform import uniform
 
-__all__ = ['RANGES', 'WEIGHTS', 'Aware', 'Deployed', 'activations', 'aware', 'check_kernels', 'codes', 'deployed',
-           'lsq', 'lsq_plus', 'mixed_bits', 'quantizers']
+__all__ = [
+    'RANGES', 'WEIGHTS', 'Aware', 'Deployed',
+    'activations', 'aware', 'check_kernels', 'deployed', 'quantizers',
+    'codes', 'lsq', 'lsq_plus', 'mixed_bits',
+    'uniform',
+]

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from effjax.errors import EffjaxError
+from effjax.quantize.granularity import shared_axes
 from effjax.reparam import Fact, Rule, Slots
 
 FLOOR = 2.**-20  # of a scale: an int32 bias in units of input scale x weight scale still holds a bias of 8
@@ -100,7 +101,7 @@ def initial_scale(w: Float[Array, '*s'], bits: int, *, per_channel: bool = True,
   >>> float(initial_scale(jnp.array([[1.], [-3.]]), 3)[0, 0])
   1.0
   """
-  axes = _shared_axes(w.shape, per_channel, channel_axis)
+  axes = shared_axes('lsq', w.shape, per_channel, channel_axis)
   w, largest = w.astype(jnp.float32), largest_code(bits)
   top = jnp.max(jnp.abs(w), axes, keepdims=True)
   top = jnp.where(top > 0, top, jnp.asarray(max(w.size // max(top.size, 1), 1)**-.5, top.dtype))
@@ -108,15 +109,6 @@ def initial_scale(w: Float[Array, '*s'], bits: int, *, per_channel: bool = True,
   error = lambda ratio: jnp.sum((w - _lsq(w, tried(ratio), largest))**2, axes, keepdims=True)
   ratios = jnp.asarray(RATIOS, jnp.float32)
   return tried(ratios[jnp.argmin(jax.lax.map(error, ratios), 0)])
-
-
-def _shared_axes(shape, per_channel, channel_axis):
-  if not per_channel:
-    return tuple(range(len(shape)))
-  if len(shape) < 2:
-    raise EffjaxError(f'lsq: per_channel wants at least 2 axes, got shape {shape}, where each weight would have its '
-                      'own scale: narrow the pattern to kernels, or say per_channel=False')
-  return tuple(axis for axis in range(len(shape)) if axis != channel_axis % len(shape))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
