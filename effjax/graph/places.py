@@ -43,6 +43,7 @@ class Tap(NamedTuple):
   layers: lengths of the scans that it is in, outermost first; `collect` gives it with these as first axes.
   bounds: what it is clamped to, where no kernel has such a clamp: its range has exactly these ends.
   positive: a kernel reads it that wants no code below zero.
+  low: what it is clamped to from below, as ReLU does with 0; -inf where nothing does.
   """
   name: str
   kind: str
@@ -53,6 +54,7 @@ class Tap(NamedTuple):
   layers: tuple[int, ...] = ()
   bounds: tuple[float, float] | None = None
   positive: bool = False
+  low: float = -math.inf
 
   @property
   def own(self) -> bool:
@@ -183,7 +185,7 @@ class _Finder:
     exact = all(map(math.isfinite, bounds)) and bounds not in CLIPS
     name = lambda tap: names[tap] if names else ''
     return Tap(name(v), state.kind, tuple(aval.shape), aval.dtype, v, name(self.ranges[v]), self.layers.get(v, ()),
-               bounds if exact else None, self.ranges[v] in self.positive)
+               bounds if exact else None, self.ranges[v] in self.positive, state.low)
 
   def store(self, v):
     """From here on `v` is integers: a tap, unless it shares those of its input."""

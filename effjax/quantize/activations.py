@@ -49,7 +49,8 @@ def quantizers(fn: Callable, params: PyTree, *args: PyTree,
   """The quantizer of each range of `fn`'s taps, by name: `quantizer`, unless a kernel of the target fixes the range.
 
   Fixed are the results of logistic, tanh, softmax and log_softmax, and what is clamped to bounds that no kernel has
-  (a hard sigmoid to [0, 1]). What a root or a logarithm reads starts at 0, whatever `quantizer` is.
+  (a hard sigmoid to [0, 1]). What a root or a logarithm reads starts at 0, whatever `quantizer` is; what only ReLU
+  makes does if `quantizer` says how (`ActivationQuantizer.from_zero`).
 
   >>> fn = lambda p, x: jax.nn.sigmoid(x @ p['w'])
   >>> found = quantizers(fn, {'w': jax.numpy.eye(2)}, jax.numpy.ones((1, 2)))
@@ -59,7 +60,9 @@ def quantizers(fn: Callable, params: PyTree, *args: PyTree,
   quantizer = quantizer or lsq_plus()
   found = taps(fn, params, *args)
   own = ((tap.range, _own(tap, quantizer)) for tap in found)  # of several taps of a range one says so
-  return {tap.range: quantizer for tap in found} | {name: each for name, each in own if each}
+  below = {tap.range for tap in found if tap.low < 0}
+  free = lambda name: quantizer if name in below or not quantizer.from_zero else quantizer.from_zero()
+  return {tap.range: free(tap.range) for tap in found} | {name: each for name, each in own if each}
 
 
 def _own(tap: Tap, quantizer: ActivationQuantizer) -> ActivationQuantizer | None:

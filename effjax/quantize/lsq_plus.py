@@ -19,11 +19,13 @@ class ActivationQuantizer(NamedTuple):
 
   init(samples) -> phi, what it trains. apply(phi, x) -> x as the device stores it.
   facts(phi) -> (scale float32, zero_point int32), each a scalar, and `bits`: what the file for the device holds.
+  from_zero() -> the one to take for values that are never below 0, if another.
   """
   init: Callable
   apply: Callable
   facts: Callable
   bits: int
+  from_zero: Callable | None = None
 
 
 def lsq_plus(bits: int = 8, *, zero_point: int | None = None) -> ActivationQuantizer:
@@ -48,7 +50,8 @@ def lsq_plus(bits: int = 8, *, zero_point: int | None = None) -> ActivationQuant
 
   Args:
     bits: 2 to 8; or 16, whose kernels want the zero point 0.
-    zero_point: does not train but is this code, e.g. -128 for a range that starts at 0; `phi` is then the scale alone.
+    zero_point: does not train but is this code, e.g. -128 for a range that starts at 0, as `from_zero` has it; `phi` is
+      then the scale alone, and the step has one pass over the activation less.
 
   Raises:
     EffjaxError: other bits; a zero point that is no code, or with 16 bits is not 0.
@@ -73,7 +76,7 @@ def lsq_plus(bits: int = 8, *, zero_point: int | None = None) -> ActivationQuant
       init=lambda samples: {name: value for name, value in _fit(samples, low, high, fixed).items() if name in kept},
       apply=lambda phi, x: _quantize(x, phi['scale'], offset(phi), low, high),
       facts=lambda phi: _deployed(phi['scale'], offset(phi), low, high),
-      bits=bits)
+      bits=bits, from_zero=functools.partial(lsq_plus, bits, zero_point=low) if fixed is None else None)
 
 
 def fixed(scale: float, zero_point: int, bits: int = 8) -> ActivationQuantizer:
@@ -122,10 +125,10 @@ def _quantize_jvp(low, high, primals, tangents):
   below, above = ratio + z < low, ratio + z > high
   g = jnp.asarray(1 / np.sqrt(max(1, np.prod(x.shape[1:])) * high), s.dtype)
   by_scale = jnp.where(below, low - z, jnp.where(above, high - z, jnp.round(ratio) - ratio))
-  by_offset = jnp.where(below | above, -s, jnp.zeros_like(s))
-  moved = g * (by_scale * dscale.astype(s.dtype) + by_offset * doffset.astype(s.dtype))
+  spread = lambda scalar: jnp.broadcast_to(g * scalar.astype(s.dtype), x.shape)  # its transpose is a plain sum
+  by_offset = jnp.where(below | above, spread(-s * doffset.astype(s.dtype)), jnp.zeros_like(ratio))
   dx = jnp.where(below | above, jnp.zeros_like(dx), dx)
-  return _quantize(x, scale, offset, low, high), dx + moved.astype(x.dtype)
+  return _quantize(x, scale, offset, low, high), dx + (by_scale * spread(dscale) + by_offset).astype(x.dtype)
 
 
 def _fit(samples, low, high, fixed):
