@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from effjax import report
-from effjax.cli import inspect, models, profile
+from effjax.cli import inspect, models, profile, quantizers
 from effjax.cli.joint import Options, joint
 from effjax.errors import EffjaxError
 from effjax.train.memory import keep_memory
@@ -65,6 +65,9 @@ def _parser():
   listed.add_argument('names', metavar='NAME', nargs='*', help="names or patterns such as 'mobilenet*'; default all")
   listed.add_argument('--format', choices=['table', 'json', 'markdown'], default='table')
   listed.set_defaults(run=lambda args: models.show(args.names, args.format))
+  methods = commands.add_parser('quantizers', help='the quantizers of effjax.quantize and what the target can run')
+  methods.add_argument('--format', choices=['table', 'markdown'], default='table')
+  methods.set_defaults(run=lambda args: quantizers.show(args.format))
   return parser
 
 

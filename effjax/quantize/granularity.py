@@ -1,6 +1,6 @@
 """How many weights share a scale: all of an array, those of an output channel, or those of a block."""
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from effjax.errors import EffjaxError
@@ -32,7 +32,7 @@ def blocked(who: str, w: Float[Array, '*s'], block: int) -> Float[Array, 'n bloc
   Raises:
     EffjaxError: the block does not divide the array.
 
-  >>> blocked('uniform', jnp.zeros((4, 6)), 8).shape
+  >>> blocked('uniform', jax.numpy.zeros((4, 6)), 8).shape
   (3, 8)
   """
   if block < 1 or w.size % block:
@@ -41,13 +41,13 @@ def blocked(who: str, w: Float[Array, '*s'], block: int) -> Float[Array, 'n bloc
 
 
 def check_finite(who: str, w: Float[Array, '*s']) -> None:
-  """Refuses to start from weights that are not finite. Says nothing under `jit`, where values are not known.
+  """Refuses to start from weights that are not finite. Says nothing of weights under `jit`, which are not known.
 
   Raises:
     EffjaxError: an entry is infinite or not a number.
 
-  >>> check_finite('uniform', jnp.ones(2))
+  >>> check_finite('uniform', jax.numpy.ones(2))
   """
-  if not isinstance(w, jax.core.Tracer) and not bool(jnp.isfinite(w).all()):
+  if not isinstance(w, jax.core.Tracer) and not np.isfinite(np.asarray(w, np.float32)).all():
     raise EffjaxError(f'{who}: an array of shape {w.shape} has entries that are not finite: look at it before '
                       'quantizing')

@@ -52,6 +52,11 @@ def test_blocks_are_grids_of_their_own():
     np.testing.assert_array_equal(row, one.apply(*one.init(KEY, w), None))
 
 
+def test_init_under_jit_of_known_weights():
+  rule = quantize.uniform(8)
+  assert jax.jit(lambda: rule.init(KEY, W))().theta.shape == W.shape
+
+
 def test_zeros_stay_zeros():
   rule = quantize.uniform(8, symmetric=False)
   np.testing.assert_array_equal(rule.apply(*rule.init(KEY, jnp.zeros((4, 2))), None), 0.)
