@@ -15,8 +15,8 @@ def channel_bits(bits: tuple[int, ...] = (0, 2, 4, 8), *, temperature: float | S
                  channel_axis: int = -1) -> Rule:
   """Each channel a mixture of its quantizations: `y_c = sum_b softmax(a_c / T)_b lsq_b(w_c)`, `lsq_0 = 0`.
 
-  With `key=None` the width of the largest logit of each channel alone, exactly (the first of equals). Gradient:
-  autodiff's through the sum, LSQ's through each term.
+  With `key=None` the width of the largest logit of each channel alone, exactly; of equals the widest, so
+  that nothing is removed before something was learnt. Gradient: autodiff's through the sum, LSQ's through each term.
 
   Args:
     bits: widths to choose from, two or more different ones of 0 and 2..8; 0 removes the weights of the channel.
@@ -65,7 +65,7 @@ def channel_bits(bits: tuple[int, ...] = (0, 2, 4, 8), *, temperature: float | S
     return jnp.expand_dims(x, [axis for axis in range(like.ndim) if axis != channel_axis % like.ndim])
 
   def select(phi, like, parts, nothing):
-    best = along(jnp.argmax(phi['logits'], -1), like)
+    best = along(_chosen(phi['logits'], widths), like)
     return functools.reduce(lambda made, i: jnp.where(best == i, nothing if parts[i] is None else parts[i], made),
                             range(len(widths)), nothing)
 
@@ -84,11 +84,17 @@ def channel_bits(bits: tuple[int, ...] = (0, 2, 4, 8), *, temperature: float | S
     if not hard:
       return Fact(bits=every, choice=jnp.mean(probabilities(phi, slots.state), 0))
     scales = each(lambda scale, b: floored(scale), phi)
-    return Fact(bits=jnp.max(every[jnp.argmax(phi['logits'], -1)]),
+    return Fact(bits=jnp.max(every[_chosen(phi['logits'], widths)]),
                 scale=select(phi, slots.theta, scales, jnp.ones_like(phi['scale'][0])))
 
   return Rule(init, apply, facts, update=lambda slots, gradient: {'step': schedule.advance(slots.state['step'])},
               decisions=frozenset({'logits'}))
+
+
+def _chosen(logits, widths):
+  """The index of the largest logit of each channel, of equals that of the widest."""
+  largest = logits == jnp.max(logits, -1, keepdims=True)
+  return jnp.argmax(jnp.where(largest, jnp.asarray(widths, jnp.int32), jnp.full_like(logits, -1, jnp.int32)), -1)
 
 
 def _checked(bits):
