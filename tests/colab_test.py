@@ -8,13 +8,13 @@ import pytest
 COLABS = pathlib.Path(__file__).parent.parent / 'colabs'
 
 
-def run(name, tmp_path_factory):
-  """The table that the last cell prints: name -> number."""
+def run(name, tmp_path_factory, file='model.tflite'):
+  """The table that the last cell prints: name -> number. It leaves `file`."""
   notebook = nbformat.read(COLABS / name, as_version=4)
   folder = tmp_path_factory.mktemp('notebook')
   nbclient.NotebookClient(notebook, timeout=600, kernel_name='python3',
                           resources={'metadata': {'path': str(folder)}}).execute()
-  assert (folder / 'model.tflite').stat().st_size > 0
+  assert not file or (folder / file).stat().st_size > 0
   lines = [line for out in notebook.cells[-1].outputs for line in out.text.splitlines()]
   return {name.strip(): float(value) for name, value in (line.rsplit(None, 1) for line in lines)}
 
@@ -29,6 +29,13 @@ def test_an_exported_model_is_its_simulation(tmp_path_factory):
   assert (found['same'], found['audit problems']) == (1., 0.)
   assert found['float accuracy'] >= .97 and found['integer accuracy'] >= found['float accuracy'] - .02
   assert found['dynamic bytes'] <= found['weight_only bytes'] < found['float16 bytes'] < found['float32 bytes']
+
+
+def test_any_tree_of_weights_trains_with_a_rule(tmp_path_factory):
+  found = run('quantize_any_tree.ipynb', tmp_path_factory, file=None)
+  assert len(found) == 3 * 5
+  for name in ('plain', 'Linen', 'NNX', 'Haiku', 'Equinox'):
+    assert found[f'{name} ternary'] >= max(found[f'{name} rounded'], found[f'{name} float'] - .03)
 
 
 def test_the_file_is_the_network(figures):
