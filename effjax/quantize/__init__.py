@@ -1,4 +1,16 @@
-"""Fewer bits of weights, activations, gradients and optimizer states: `effjax quantizers` lists them."""
+"""Fewer bits of weights, activations, gradients and optimizer states: `effjax quantizers` lists them.
+
+Three lines serve any tree of arrays:
+
+>>> import jax
+>>> from effjax.reparam import at
+>>> params = {'dense': {'kernel': jax.numpy.array([[.7, -.2], [.1, .35]]), 'bias': jax.numpy.zeros(2)}}
+>>> rule = at('.*kernel', lsq(2))                   # on the leaves that match
+>>> slots = rule.init(jax.random.key(0), params)    # train slots.theta and slots.phi
+>>> rule.apply(*slots, None)['dense']['kernel']     # as deployed
+Array([[ 0.7       , -0.29431376],
+       [ 0.        ,  0.29431376]], dtype=float32)
+"""
 from effjax.quantize.activations import activations, quantizers
 from effjax.quantize.adaround import adaround, reconstruct, rounding_penalty
 from effjax.quantize.admm import admm, admm_penalty
