@@ -58,8 +58,15 @@ def test_the_example_runs(names):
   assert int(names['state'].step) == 2
 
 
+def test_the_example_of_quantizing_runs(names):
+  exec(re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL)[1], names)
+  kernel, scale = names['weights']['head']['kernel'], names['rule'].facts(names['slots'], True)['head/kernel'].scale
+  codes = kernel / scale
+  assert jnp.abs(jnp.round(codes)).max() <= 7 and jnp.abs(codes - jnp.round(codes)).max() < 1e-5
+
+
 def test_the_example_of_export_runs(names, tmp_path, monkeypatch):
-  code = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL)[1]
+  code = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL)[2]
   monkeypatch.chdir(tmp_path)
   names['images'] = names['x']
   exec(code, names)
@@ -68,7 +75,7 @@ def test_the_example_of_export_runs(names, tmp_path, monkeypatch):
 
 
 def test_the_example_of_pruning_runs(names, tmp_path, capsys):
-  code = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL)[2]
+  code = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL)[3]
   names['folder'] = tmp_path / 'model'
   with jax.numpy_rank_promotion('allow'):
     exec(code, names)
