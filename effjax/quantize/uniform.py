@@ -39,9 +39,9 @@ def uniform(bits: int = 8, *, symmetric: bool = True, per_channel: bool = True, 
   Efficient Integer-Arithmetic-Only Inference", CVPR 2018, arXiv:1712.05877; blocks as in Dettmers, survey [34].
 
   >>> rule = uniform(3, per_channel=False)
-  >>> rule.apply(*rule.init(jax.random.key(0), jnp.array([[-.6, .1], [.29, 0.]])), None)
-  Array([[-0.6,  0. ],
-         [ 0.2,  0. ]], dtype=float32)
+  >>> rule.apply(*rule.init(jax.random.key(0), jnp.array([[-.75, .1], [.29, 0.]])), None)
+  Array([[-0.75,  0.  ],
+         [ 0.25,  0.  ]], dtype=float32)
   """
   if not (isinstance(bits, int) and 2 <= bits <= 16):
     raise EffjaxError(f'uniform: bits must be a whole number from 2 to 16, got {bits!r}')

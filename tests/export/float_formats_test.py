@@ -280,7 +280,7 @@ def test_what_becomes_no_plain_operator_is_refused(tmp_path):
     ({'weights': 'weight_only', 'facts': {'w': Fact(bits=8)}}, "weights='weight_only' needs facts"),
     ({'weights': 'dynamic', 'facts': {'v': Fact(8, np.float32(1))}}, r"facts are given for \['v'\], which params has "
      r"not: choose from \['w'\]"),
-    ({'weights': 'dynamic', 'facts': {'w': Fact(3, np.float32(.25))}}, "'w' has codes up to 4 for 3 bits: wanted 2 to 8"),
+    ({'weights': 'dynamic', 'facts': {'w': Fact(3, np.float32(.25))}}, "'w' has codes up to 4 for 3 bits: wanted at most 8"),
     ({'weights': 'dynamic', 'facts': {'w': Fact(8, np.float32(.3))}}, r"'w' is not codes times scale \(largest difference"
      r' 0.1\): pass the weights as deployed'),
     ({'weights': 'dynamic', 'facts': {'w': Fact(8, np.full((2, 2), .5, np.float32))}},

@@ -13,10 +13,12 @@ if sys.argv[1] == 'keep':
 step = jax.jit(lambda x: jnp.sort(jnp.sort(x)[::-1] + x)[0])
 x = jnp.ones(4_000_000)
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for i in range(6):
+taken = []
+for i in range(12):
   before = faults()
   step(x).block_until_ready()
-print(faults() - before)
+  taken.append(faults() - before)
+print(min(taken[2:]))  # a heap of another thread may still grow in some of them
 '''
 
 
