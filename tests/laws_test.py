@@ -36,6 +36,8 @@ RULES = {
     'adaround': quantize.adaround(4),
     'hard_concrete': sparsify.hard_concrete(), 'softmax': search.softmax(),
     'gumbel': search.gumbel(temperature=lambda step: 2. / (1. + step.astype(jnp.float32)))}
+VARIANTS = {'uniform_affine', 'admm_binary', 'ternary_factor', 'fixed_drawn', 'blockwise_dynamic', 'shared_dense',
+            'dorefa_1', 'bayesian_kept'}  # of rules that are in the table; slow tests
 VECTORS = {'hard_concrete', 'softmax', 'gumbel'}  # rules on a vector; the others are on kernels
 
 
@@ -64,8 +66,9 @@ def case(name):
 
 
 CASES = [*RULES, 'over', 'chain', 'identity']
-each_case = pytest.mark.parametrize('name', CASES)
-each_rule = pytest.mark.parametrize('name', list(RULES))
+marked = lambda names: [pytest.param(n, marks=pytest.mark.slow) if n in VARIANTS else n for n in names]
+each_case = pytest.mark.parametrize('name', marked(CASES))
+each_rule = pytest.mark.parametrize('name', marked(RULES))
 
 
 def loss(weights):
