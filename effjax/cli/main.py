@@ -18,7 +18,6 @@ from effjax.train.memory import keep_memory
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs one command; a user's mistake is one line on stderr and exit code 2."""
   args = _parser().parse_args(argv)
-  keep_memory()
   try:
     return args.run(args)
   except EffjaxError as error:
@@ -118,6 +117,7 @@ def _joint(args):
     options = Options(**given)
     folder = report.free(args.out or f'runs/{options.data.replace("/", "-")}-seed{options.seed}-'
                          f'{time.strftime("%Y%m%d-%H%M%S")}')
+  keep_memory()
   results = joint(options, folder)
   for table in report.terminal(results):
     Console().print(table)

@@ -22,7 +22,8 @@ WIDE = 200  # columns of a table that is not printed on a terminal
 PAGE = '''# The quantizers
 
 This page is what `effjax quantizers --format markdown` prints: every factory of `effjax.quantize` with its default
-arguments, put on a kernel of 3x3x8x16 weights, or on an activation. `help(effjax.quantize.NAME)` has the equations.
+arguments (`fixed_point(4, 4)`), put on a kernel of 3x3x8x16 weights, or on an activation.
+`help(effjax.quantize.NAME)` has the equations.
 
 - Bits are those of the codes that are deployed. Trains: what the method adds to the weights, `phi`.
 - On integers: what the file stores the codes in, or why no integer kernel runs them. Kernels read 4 or 8 bits; 2 bits
@@ -84,11 +85,8 @@ def _of_activation(name: str, factory: Callable) -> dict[str, Any]:
 
 
 def _made(factory: Callable) -> Any:
-  """With default arguments; what has none is given its first bits, levels or block that work."""
-  wanted = [p for p in inspect.signature(factory).parameters.values() if p.default is p.empty]
-  known = {'bits': 4, 'entries': 16, 'integer_bits': 4, 'fraction_bits': 4, 'levels': quantize.dynamic_levels(),
-           'block': 64, 'prune': .5, 'p': 99.9}
-  return factory(**{p.name: known[p.name] for p in wanted})
+  """With default arguments."""
+  return factory(**({'integer_bits': 4, 'fraction_bits': 4} if factory is quantize.fixed_point else {}))
 
 
 def _runs(weights: jax.Array, fact: Fact) -> str:
@@ -105,10 +103,11 @@ def _runs(weights: jax.Array, fact: Fact) -> str:
 
 
 def _source(function: Callable) -> str:
-  """Authors, year, and the number in the survey, from the docstring."""
-  text = ' '.join((inspect.getdoc(function) or '').split('Source:')[-1].split('>>>')[0].split())
-  if 'Source:' not in (inspect.getdoc(function) or ''):
+  """First author, year, and the number in the survey, from the docstring; empty if it names no source."""
+  _, named, text = (inspect.getdoc(function) or '').partition('Source:')
+  if not named:
     return ''
+  text = ' '.join(text.split('>>>')[0].split())
   first, year = re.split(r', | et al| and ', text)[0], re.search(r'\b(19|20)\d\d\b', text)
   survey = re.search(r'\[\d+\]', text)
   return ' '.join(filter(None, [first, year and year.group(0), survey and survey.group(0)]))

@@ -63,7 +63,7 @@ def codes_of(who: str, path: Path, value: Any, fact: Fact) -> tuple[np.ndarray, 
   value, bits = np.asarray(value, np.float32), max(2, int(np.max(fact.bits)))  # -1 and 1 are two of the codes of 2 bits
   scale = np.broadcast_to(np.asarray(fact.scale, np.float32), value.shape)
   codes = np.rint(value.astype(np.float64) / scale)
-  if not (2 <= bits <= 8 and np.abs(codes).max(initial=0) < 2 ** (bits - 1)):
+  if not (bits <= 8 and np.abs(codes).max(initial=0) < 2 ** (bits - 1)):
     raise EffjaxError(f'{who}: {path!r} has codes up to {np.abs(codes).max():.0f} for {bits} bits: '
                       'wanted at most 8 bits and a symmetric range')
   if not np.array_equal(codes.astype(np.float32) * scale, value):

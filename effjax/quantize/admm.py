@@ -17,7 +17,7 @@ from effjax.tree import Path, PyTree
 def admm(codes: Sequence = (0, 1), *, every_steps: int = 1, per_channel: bool = False, channel_axis: int = -1) -> Rule:
   """`min f(W)` with `W = G`, G codes times a scale: `W` trains on `f(W) + rho/2 ||W - G + U||^2`, scaled form.
 
-  The model trains with W itself, gradient 1; add `admm_penalty` to its loss. Every so many steps, `update` does
+  Gradient: 1, the model trains with W itself. Add `admm_penalty` to its loss. Every so many steps, `update` does
 
       G = a q nearest to W + U, both a and q (`exact_scale`, exact)        U = U + W - G
 

@@ -3,9 +3,8 @@ import jax
 import jax.numpy as jnp
 
 from effjax import ste
-from effjax.errors import EffjaxError
 from effjax.quantize.data_types import Levels, block_largest, normal_levels, of_entries, over_blocks
-from effjax.quantize.granularity import check_finite
+from effjax.quantize.granularity import check_block, check_finite
 from effjax.quantize.levels import check_levels, nearest
 from effjax.quantize.lsq import floored
 from effjax.reparam import Fact, Rule, Slots
@@ -38,8 +37,7 @@ def blockwise(levels: Levels | None = None, *, block: int = 64) -> Rule:
   Array([ 2.,  1.,  0., -2.], dtype=float32)
   """
   levels = check_levels('blockwise', normal_levels() if levels is None else levels)
-  if not (isinstance(block, int) and block >= 1):
-    raise EffjaxError(f'blockwise: block must be a whole number from 1 on, got {block!r}')
+  check_block('blockwise', block)
   bits = (levels.size - 1).bit_length()
 
   def init(key, w):

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from effjax.errors import EffjaxError
+from effjax.quantize.granularity import check_block
 from effjax.quantize.levels import check_levels, nearest
 
 Levels = Float[np.ndarray, ' k'] | Float[Array, ' k']
@@ -92,8 +93,8 @@ def encode_blocks(x: Float[Array, '*s'], levels: Levels,
   return nearest(over_blocks(x, largest, block), levels).astype(jnp.uint8), largest
 
 
-def decode_blocks(codes: UInt8[Array, '*s'], largest: Float[Array, ' b'], levels: Levels, block: int = 256
-           ) -> Float[Array, '*s']:
+def decode_blocks(codes: UInt8[Array, '*s'], largest: Float[Array, ' b'], levels: Levels,
+                  block: int = 256) -> Float[Array, '*s']:
   """`levels[code] * a`, float32: what `encode_blocks` made of an array with the same levels and block.
 
   Raises:
@@ -150,6 +151,5 @@ def over_blocks(x: Float[Array, '*s'], scale: Float[Array, ' b'], block: int) ->
 
 
 def _checked(who, levels, block):
-  if not (isinstance(block, int) and block >= 1):
-    raise EffjaxError(f'{who}: block must be a whole number from 1 on, got {block!r}')
+  check_block(who, block)
   return check_levels(who, levels)

@@ -40,6 +40,18 @@ def blocked(who: str, w: Float[Array, '*s'], block: int) -> Float[Array, 'n bloc
   return w.reshape(-1, block)
 
 
+def check_block(who: str, block: int) -> None:
+  """Refuses what is no number of entries.
+
+  Raises:
+    EffjaxError: `block` is not a whole number from 1 on.
+
+  >>> check_block('blockwise', 64)
+  """
+  if not (isinstance(block, int) and block >= 1):
+    raise EffjaxError(f'{who}: block must be a whole number from 1 on, got {block!r}')
+
+
 def check_finite(who: str, w: Float[Array, '*s']) -> None:
   """Refuses to start from weights that are not finite. Says nothing of weights under `jit`, which are not known.
 

@@ -31,8 +31,9 @@ class ActivationQuantizer(NamedTuple):
 def lsq_plus(bits: int = 8, *, zero_point: int | None = None) -> ActivationQuantizer:
   """`s (clip(round(x / s) + z, qmin, qmax) - z)`, `z = clip(round(offset), qmin, qmax)`, signed codes of `bits` bits.
 
-  `phi = {'scale', 'offset'}`, scalars. Zero is always representable. With `v = x / s + z` and
-  `g = 1 / sqrt(features * qmax)`, features counted per example (axis 0 is the batch):
+  `phi = {'scale', 'offset'}`, scalars. Zero is always representable. Gradient: 1 by x inside the range, else 0;
+  by scale and offset scaled as the paper does. With `v = x / s + z` and `g = 1 / sqrt(features * qmax)`, features
+  counted per example (axis 0 is the batch):
 
       d/dx = 1 inside `qmin <= v <= qmax`, else 0
       d/dscale = g (round(x / s) - x / s) inside, g (qmin - z) below, g (qmax - z) above

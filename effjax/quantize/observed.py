@@ -39,6 +39,8 @@ def min_max(bits: int = 8) -> ActivationQuantizer:
 def percentile(bits: int = 8, p: float = 99.99) -> ActivationQuantizer:
   """The range between the samples' percentiles `100 - p` and `p` (and 0): as `min_max` without the outliers.
 
+  Gradient: as of `min_max`.
+
   Args:
     bits: 2 to 8, or 16.
     p: above 50, up to 100; linear between two samples.
@@ -66,6 +68,8 @@ def percentile(bits: int = 8, p: float = 99.99) -> ActivationQuantizer:
 
 def mse(bits: int = 8) -> ActivationQuantizer:
   """The range of least squared error on the samples, of the 25 that the initialisation of `lsq_plus` tries.
+
+  Gradient: as of `min_max`.
 
   Args:
     bits: 2 to 8, or 16.

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, Key
 from effjax.errors import EffjaxError
 from effjax.quantize.data_types import Levels, of_entries, over_blocks, rows
 from effjax.quantize.draws import drawn, draws
+from effjax.quantize.granularity import check_block
 from effjax.quantize.levels import check_levels
 
 
@@ -38,8 +39,7 @@ def quantize_gradients(levels: Levels, key: Key[Array, ''], *, block: int = 256)
   Array([ 0., -2.,  0.,  2.], dtype=float32)
   """
   levels = check_levels('quantize_gradients', levels)
-  if not (isinstance(block, int) and block >= 1):
-    raise EffjaxError(f'quantize_gradients: block must be a whole number from 1 on, got {block!r}')
+  check_block('quantize_gradients', block)
   if not float(levels[0]) < 0 < float(levels[-1]):
     raise EffjaxError(f'quantize_gradients: levels must be on both sides of 0, got {float(levels[0]):.4g} to '
                       f'{float(levels[-1]):.4g}: gradients are')

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, UInt8
 from effjax import tree
 from effjax.errors import EffjaxError
 from effjax.quantize.data_types import decode_blocks, dynamic_levels, encode_blocks
+from effjax.quantize.granularity import check_block
 
 NEVER_NEGATIVE = r'(.*/)?nu(/.*)?'  # as optax names second moments
 
@@ -49,8 +50,7 @@ def quantize_state(inner: optax.GradientTransformation, *, block: int = 256, sma
   >>> size(optax.adam(.1)), size(quantize_state(optax.adam(.1)))
   (32772, 8324)
   """
-  if not (isinstance(block, int) and block >= 1):
-    raise EffjaxError(f'quantize_state: block must be a whole number from 1 on, got {block!r}')
+  check_block('quantize_state', block)
   positive, levels = re.compile(never_negative), {name: dynamic_levels(signed=name) for name in (True, False)}
   signed = lambda path: not positive.fullmatch(tree.path_string(path))
   is_large = lambda x: x.dtype == jnp.float32 and math.prod(x.shape) >= smallest

@@ -24,7 +24,7 @@ def uniform(bits: int = 8, *, symmetric: bool = True, per_channel: bool = True, 
     symmetric: integer kernels want it of weights; the affine form is for storage and for float arithmetic.
     per_channel: one scale per entry of `channel_axis`; else one for the array.
     channel_axis: the output channels.
-    block: so many consecutive entries of the flattened array share a scale, instead.
+    block: so many consecutive entries of the flattened array share a scale, instead (Dettmers, survey [34]).
 
   Slots: theta = w; no phi, no state.
   Facts: bits, scale, and the offset z of the affine form. Runs on integers: symmetric, up to 8 bits, no block.
@@ -36,7 +36,7 @@ def uniform(bits: int = 8, *, symmetric: bool = True, per_channel: bool = True, 
   Differs from the paper: an array of zeros has the scale 2^-20; symmetric codes leave out -2^(bits-1).
 
   Source: Jacob, Kligys, Chen, Zhu, Tang, Howard, Adam, Kalenichenko, "Quantization and Training of Neural Networks for
-  Efficient Integer-Arithmetic-Only Inference", CVPR 2018, arXiv:1712.05877; blocks as in Dettmers, survey [34].
+  Efficient Integer-Arithmetic-Only Inference", CVPR 2018, arXiv:1712.05877.
 
   >>> rule = uniform(3, per_channel=False)
   >>> rule.apply(*rule.init(jax.random.key(0), jnp.array([[-.75, .1], [.29, 0.]])), None)

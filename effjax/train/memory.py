@@ -8,9 +8,9 @@ def keep_memory() -> bool:
   """Memory that was freed stays with this process, whose steps on a CPU become faster; call it once, first.
 
   XLA allocates the temporaries of a step as one block, anew in every step. The C library of Linux takes a block that
-  large from the system and gives it back, so each step pays for each of its pages again: a quarter of the time of
-  MobileNetV2's step (`projects/benchmarks/convs.py --networks`). The price is that the process never shrinks. `effjax`
-  on the command line calls it.
+  large from the system and gives it back, so each step pays for each of its pages again: 15 % of the time of
+  MobileNetV2's step (`projects/benchmarks/convs.py --networks`, with and without `--keep-memory`). The price is that
+  the process never shrinks. `effjax joint` calls it.
 
   Returns:
     whether the C library can; elsewhere than on Linux with glibc nothing happens.

@@ -14,7 +14,6 @@ import os
 import pathlib
 import statistics
 import sys
-import time
 import types
 import unittest.mock
 from collections.abc import Callable
@@ -24,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from timing import measure, ratio
 
 from effjax import models
 from effjax.graph.trace import evaluate, execute, trace
@@ -97,24 +97,6 @@ def chosen(row):
   pad, out = (((k - 1) // 2,) * 2,) * 2, n * (-(-size // strides))**2 * cout
   conv = Conv((n, size, size, cin), (k, k, cin // groups, cout), (strides,) * 2, (1, 1), pad, groups)
   return fastest(conv), 3 * out * k * k * cin / groups / (4 * (3 * n * size * size * cin + 3 * out))
-
-
-def measure(contenders, rounds):
-  """Milliseconds of each in every round, in turn."""
-  times = {name: [] for name in contenders}
-  for i in range(rounds + 2):
-    for name, run in contenders.items():
-      start = time.perf_counter()
-      run()
-      if i > 1:
-        times[name].append(1e3 * (time.perf_counter() - start))
-  return times
-
-
-def ratio(over, under):
-  """Median and quartiles of the ratios of the rounds."""
-  low, middle, high = statistics.quantiles([a / b for a, b in zip(over, under, strict=True)], n=4)
-  return middle, f'{middle:6.2f} ({low:.2f} to {high:.2f})'
 
 
 def convolutions(args):

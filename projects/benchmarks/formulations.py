@@ -6,11 +6,11 @@ the median of lax's time divided by the formulation's: above 1 it is faster than
 """
 import argparse
 import statistics
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from timing import measure, ratio
 
 from effjax.layers.conv_formulations import FORMULATIONS, fastest
 from effjax.layers.conv_shape import Conv
@@ -39,18 +39,6 @@ def calls(conv, part, name, dtype):
   return lambda: jax.block_until_ready([run(*more[i % 3]) for i in range(CALLS)])
 
 
-def measure(contenders, rounds):
-  """Seconds of each in every round, in turn."""
-  times = {name: [] for name in contenders}
-  for i in range(rounds + 2):
-    for name, run in contenders.items():
-      start = time.perf_counter()
-      run()
-      if i > 1:
-        times[name].append(time.perf_counter() - start)
-  return times
-
-
 def row(shape, dtype, rounds):
   """The line of one shape."""
   n, size, cin, cout, k, strides, groups = shape
@@ -61,8 +49,8 @@ def row(shape, dtype, rounds):
   found = []
   for part in PARTS:
     times = measure({name: calls(conv, part, name, dtype) for name in names}, rounds)
-    gain = {name: statistics.median(a / b for a, b in zip(times['lax'], times[name], strict=True)) for name in names}
-    found.append(f'{part} ({1e6 * statistics.median(times["lax"]) / CALLS:.0f} us) ' +
+    gain = {name: ratio(times['lax'], times[name])[0] for name in names}
+    found.append(f'{part} ({1e3 * statistics.median(times["lax"]) / CALLS:.0f} us) ' +
                  ', '.join(f'{name}{"*" if name == chosen else ""} {gain[name]:.2f}' for name in names))
   print(f'{str(shape):36} {jnp.dtype(dtype).name:9} {"; ".join(found)}', flush=True)
 

@@ -12,6 +12,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+from timing import measure
 
 from effjax.layers.avg_pool import avg_pool
 from effjax.layers.max_pool import max_pool
@@ -60,18 +61,6 @@ def with_torch(kind, shape, forward):
   return run
 
 
-def measure(contenders, rounds):
-  """Median milliseconds of each, in turn."""
-  times = {name: [] for name in contenders}
-  for i in range(rounds + 2):
-    for name, run in contenders.items():
-      start = time.perf_counter()
-      run()
-      if i > 1:
-        times[name].append(1e3 * (time.perf_counter() - start))
-  return {name: statistics.median(each) for name, each in times.items()}
-
-
 def main():
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--rounds', type=int, default=15)
@@ -90,7 +79,7 @@ def main():
         contenders[name], compiled[name] = made(jnp.bfloat16 if args.bfloat16 else jnp.float32, args.forward)
       if torch and not (args.bfloat16 or shape[5] > shape[3] // 2):
         contenders['torch'] = with_torch(kind, shape, args.forward)
-      found = measure(contenders, args.rounds)
+      found = {name: statistics.median(each) for name, each in measure(contenders, args.rounds).items()}
       best = found[args.formulations[0]]
       print(f'{kind} {str(shape):28} ' + ', '.join(f'{name} {ms:7.2f}' for name, ms in found.items()) + '; times: '
             + ', '.join(f'{name} {ms / best:5.2f}' for name, ms in found.items() if ms != best)

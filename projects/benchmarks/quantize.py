@@ -8,12 +8,12 @@ that of the first call. It runs on whatever device JAX has.
 import argparse
 import os
 import statistics
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from timing import first_calls, measure, ratio
 
 from effjax import models, quantize
 from effjax.reparam import at, chain
@@ -24,16 +24,12 @@ KEY = jax.random.key(0)
 KINDS = {'float': (False, False), 'weights': (True, False), 'activations': (False, True), 'both': (True, True)}
 
 
-def prepared(name, batch, weights, activations):
-  """A training step, to be compiled, and where it starts."""
-  net = models.create(name, num_classes=10)
-  x = jnp.asarray(np.random.default_rng(0).normal(size=(batch, 32, 32, 3)), jnp.float32)
+def prepared(net, batch, weights, activations):
+  """A call of one training step of a Flax network, quantized or not; the first one compiles."""
+  x = jnp.asarray(images(batch), jnp.float32)
   labels, tx = jnp.arange(batch) % 10, optax.sgd(.01, .9)
   variables = jax.jit(lambda key: net.init(key, x, False))(KEY)
-
-  def forward(variables, x):
-    return net.apply(variables, x, True, mutable=['batch_stats'])
-
+  forward = lambda variables, x: net.apply(variables, x, True, mutable=['batch_stats'])
   apply, ranges = lambda ranges, variables, x: forward(variables, x), {}
   if activations:
     apply, ranges = quantize.activations(forward, variables, x)
@@ -46,29 +42,23 @@ def prepared(name, batch, weights, activations):
     logits, new = apply(ranges, {'params': weights, 'batch_stats': stats}, x)
     return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels)), new['batch_stats']
 
+  @jax.jit
   def step(trained, stats, state):
     (_, stats), gradient = jax.value_and_grad(loss, has_aux=True)(trained, stats)
     change, state = tx.update(gradient, state)
     return optax.apply_updates(trained, change), stats, state
 
   trained = slots.theta, slots.phi, ranges
-  return jax.jit(step), (trained, variables['batch_stats'], tx.init(trained))
+  held = [(trained, variables['batch_stats'], tx.init(trained))]
+
+  def once():
+    held[0] = jax.block_until_ready(step(*held[0]))
+  return once
 
 
-def measured(contenders, rounds):
-  """Seconds of the first call, and of each by round, taking turns."""
-  first, times, states = {}, {name: [] for name in contenders}, {}
-  for name, (step, state) in contenders.items():
-    start = time.perf_counter()
-    states[name] = jax.block_until_ready(step(*state))
-    first[name] = time.perf_counter() - start
-  for i in range(rounds + 2):
-    for name, (step, _) in contenders.items():
-      start = time.perf_counter()
-      states[name] = jax.block_until_ready(step(*states[name]))
-      if i > 1:
-        times[name].append(time.perf_counter() - start)
-  return first, times
+def images(batch):
+  """As many of 32x32 pixels."""
+  return np.random.default_rng(0).normal(size=(batch, 32, 32, 3))
 
 
 def main():
@@ -80,14 +70,13 @@ def main():
   keep_memory()
   print(f'jax {jax.__version__}, {jax.devices()[0].device_kind}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}')
   for name in args.networks:
-    batch = args.batch or NETWORKS[name]
-    contenders = {kind: prepared(name, batch, *which) for kind, which in KINDS.items()}
-    first, times = measured(contenders, args.rounds)
-    print(f'{name}, batch {batch}: float step {1e3 * statistics.median(times["float"]):.1f} ms, '
+    batch, net = args.batch or NETWORKS[name], models.create(name, num_classes=10)
+    contenders = {kind: prepared(net, batch, *which) for kind, which in KINDS.items()}
+    first, times = first_calls(contenders), measure(contenders, args.rounds)
+    print(f'{name}, batch {batch}: float step {statistics.median(times["float"]):.1f} ms, '
           f'first call {first["float"]:.1f} s')
     for kind in list(KINDS)[1:]:
-      low, middle, high = statistics.quantiles([a / b for a, b in zip(times[kind], times['float'], strict=True)], n=4)
-      print(f'  {kind:12} {middle:.2f} ({low:.2f} to {high:.2f}) of the float step; first call '
+      print(f'  {kind:12}{ratio(times[kind], times["float"])[1]} of the float step; first call '
             f'{first[kind] / first["float"]:.2f} of its', flush=True)
 
 

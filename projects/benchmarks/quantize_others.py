@@ -7,17 +7,12 @@ Each over the float step of its own network, all in turn in one process; medians
 """
 import argparse
 import os
-import statistics
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
-import numpy as np
-import optax
-from quantize import KEY, measured
+from quantize import images, prepared
+from timing import first_calls, measure, ratio
 
-from effjax import quantize
-from effjax.reparam import at, chain
 from effjax.train import keep_memory
 
 BATCH = 64
@@ -39,39 +34,11 @@ class ResNet20(nn.Module):
     return nn.Dense(10)(x.mean((1, 2)))
 
 
-def prepared(net, learned=False):
-  """A training step, to be compiled, and where it starts; `learned`: with effjax's quantizers."""
-  x, labels = jnp.asarray(images(), jnp.float32), jnp.arange(BATCH) % 10
-  variables, tx = jax.jit(lambda key: net.init(key, x, False))(KEY), optax.sgd(.01, .9)
-  forward = lambda variables, x: net.apply(variables, x, True, mutable=['batch_stats'])
-  apply, ranges = lambda ranges, variables, x: forward(variables, x), {}
-  if learned:
-    apply, ranges = quantize.activations(forward, variables, x)
-  reparam = at('.*kernel', quantize.lsq(8)) if learned else chain()
-  slots = jax.jit(reparam.init)(KEY, variables['params'])
-
-  def loss(trained, stats):
-    weights = reparam.apply(*trained[:2], slots.state, KEY)
-    logits, new = apply(trained[2], {'params': weights, 'batch_stats': stats}, x)
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), new['batch_stats']
-
-  def step(trained, stats, state):
-    (_, stats), gradient = jax.value_and_grad(loss, has_aux=True)(trained, stats)
-    change, state = tx.update(gradient, state)
-    return optax.apply_updates(trained, change), stats, state
-
-  trained = slots.theta, slots.phi, ranges
-  return jax.jit(step), (trained, variables['batch_stats'], tx.init(trained))
-
-
-def images():
-  return np.random.default_rng(0).normal(size=(BATCH, 32, 32, 3))
-
-
 def with_qwix(net):
   """The same with qwix's quantizers."""
   import qwix
-  return prepared(qwix.quantize_model(net, qwix.QtProvider([qwix.QtRule(weight_qtype='int8', act_qtype='int8')])))
+  rule = qwix.QtRule(weight_qtype='int8', act_qtype='int8')
+  return prepared(qwix.quantize_model(net, qwix.QtProvider([rule])), BATCH, False, False)
 
 
 def with_torch(quantized):
@@ -102,15 +69,14 @@ def with_torch(quantized):
     net.qconfig = get_default_qat_qconfig('x86')
     net = prepare_qat(net)
   optimizer = torch.optim.SGD(net.parameters(), .01, .9)
-  x = torch.tensor(images().transpose(0, 3, 1, 2), dtype=torch.float32).to(memory_format=torch.channels_last)
+  x = torch.tensor(images(BATCH).transpose(0, 3, 1, 2), dtype=torch.float32).to(memory_format=torch.channels_last)
   labels = torch.arange(BATCH) % 10
 
-  def run(*_):
+  def run():
     optimizer.zero_grad()
     torch.nn.functional.cross_entropy(net(x), labels).backward()
     optimizer.step()
-    return ()
-  return run, ()
+  return run
 
 
 def main():
@@ -120,12 +86,11 @@ def main():
   keep_memory()
   print(f'jax {jax.__version__}, {jax.devices()[0].device_kind}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}')
   net = ResNet20()
-  contenders = {'float': prepared(net), 'effjax': prepared(net, True), 'qwix': with_qwix(net),
-                'torch': with_torch(False), 'torch.ao': with_torch(True)}
-  first, times = measured(contenders, args.rounds)
+  contenders = {'float': prepared(net, BATCH, False, False), 'effjax': prepared(net, BATCH, True, True),
+                'qwix': with_qwix(net), 'torch': with_torch(False), 'torch.ao': with_torch(True)}
+  first, times = first_calls(contenders), measure(contenders, args.rounds)
   for name, base in (('effjax', 'float'), ('qwix', 'float'), ('torch.ao', 'torch'), ('float', 'torch')):
-    low, middle, high = statistics.quantiles([a / b for a, b in zip(times[name], times[base], strict=True)], n=4)
-    print(f'{name} over {base}: {middle:.2f} ({low:.2f} to {high:.2f}); first call {first[name]:.1f} s and '
+    print(f'{name} over {base}: {ratio(times[name], times[base])[1]}; first call {first[name]:.1f} s and '
           f'{first[base]:.1f} s')
 
 

@@ -105,6 +105,15 @@ def activations_of(method, fn, variables, x):
   return quantize.activations(fn, variables, x, quantizer=method.activations())
 
 
+def optimizer(steps, rate):
+  """Momentum for theta, Adam for phi and ranges, both on a cosine."""
+  schedule = optax.cosine_decay_schedule(1., steps)
+  decay = optax.add_decayed_weights(DECAY, lambda theta: jax.tree.map(lambda w: w.ndim > 1, theta))
+  momentum = optax.chain(decay, optax.sgd(lambda step: rate * schedule(step), .9, nesterov=True))
+  adam = optax.adam(lambda step: SCALES * schedule(step))
+  return optax.partition({'theta': momentum, 'phi': adam}, ('theta', 'phi', 'phi'))
+
+
 def training(method, setting, steps, rate, variables) -> Training:
   """Of `steps` steps; the variables are read for their shapes alone."""
   images, labels, batch_size = setting['train_image'], setting['train_label'], setting['batch_size']
@@ -114,11 +123,7 @@ def training(method, setting, steps, rate, variables) -> Training:
   example = data.normalize(images[:batch_size])
   apply = activations_of(method, forward, variables, example)[0]
   apply_deployed = activations_of(method, infer, variables, example)[0]
-  schedule = optax.cosine_decay_schedule(1., steps)
-  decay = optax.add_decayed_weights(DECAY, lambda theta: jax.tree.map(lambda w: w.ndim > 1, theta))
-  momentum = optax.chain(decay, optax.sgd(lambda step: rate * schedule(step), .9, nesterov=True))
-  adam = optax.adam(lambda step: SCALES * schedule(step))
-  tx = optax.partition({'theta': momentum, 'phi': adam}, ('theta', 'phi', 'phi'))
+  tx = optimizer(steps, rate)
 
   def start(variables, key):
     slots = jax.jit(reparam.init)(key, variables['params'])

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from effjax import quantize
+from effjax import export, quantize
 from effjax.errors import EffjaxError
 
 KEY = jax.random.key(3)
@@ -50,6 +50,14 @@ def test_blocks_are_grids_of_their_own():
   one = quantize.uniform(4, per_channel=False)
   for row, w in zip(y, W.reshape(-1, 16)):
     np.testing.assert_array_equal(row, one.apply(*one.init(KEY, w), None))
+
+
+def test_export_refuses_an_offset():
+  rule = quantize.uniform(8, symmetric=False)
+  slots = rule.init(KEY, W[0, 0])
+  with pytest.raises(EffjaxError, match=r"finalize: the codes of 'w' are asymmetric \(an offset\), and kernels multiply"):
+    export.finalize(lambda p, x: x @ p['w'], {'w': rule.apply(*slots, None)}, {'w': rule.facts(slots, True)},
+                    {'input': (.1, 0, 8), 'w': (.1, 0, 8)}, jnp.ones((1, 4)))
 
 
 def test_init_under_jit_of_known_weights():
