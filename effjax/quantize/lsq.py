@@ -132,11 +132,11 @@ def _lsq(w, scale, largest):
 def _lsq_jvp(largest, primals, tangents):
   (w, scale), (dw, ds) = primals, tangents
   y, code, ratio = _grid(w, scale, largest)
-  inside = jnp.abs(ratio) <= largest
+  s = floored(scale.astype(jnp.float32))
   shared = (w.size // max(scale.size, 1) * largest)**-.5
-  slope = (code - jnp.where(inside, ratio, jnp.zeros_like(ratio))) * shared
-  moved = slope * spread(ds.astype(jnp.float32), w.shape)
-  return y, jnp.where(inside, dw, jnp.zeros_like(dw)) + moved.astype(y.dtype)
+  change = spread(ds.astype(jnp.float32) * (shared / s), w.shape)
+  inside = dw.astype(jnp.float32) - w.astype(jnp.float32) * change
+  return y, ((code * s) * change + jnp.where(jnp.abs(ratio) <= largest, inside, jnp.zeros_like(inside))).astype(y.dtype)
 
 
 def _grid(w, scale, largest):

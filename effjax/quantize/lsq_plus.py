@@ -102,7 +102,12 @@ def fake_quantize(x: Float[Array, '*s'], scale: Float[Array, ''], zero_point: Ar
   Array([0.25], dtype=float32)
   """
   z = zero_point.astype(scale.dtype)
-  return scale * (jnp.clip(jnp.round(x / scale) + z, low, high) - z)
+  return scale * (jnp.clip(jnp.round(x * _inverse(scale)) + z, low, high) - z)
+
+
+def _inverse(scale):
+  """1 / scale: XLA keeps an array of quotients for its readers, and computes products again in each."""
+  return jnp.ones_like(scale) / scale
 
 
 def _deployed(scale, offset, low, high):
@@ -122,7 +127,7 @@ def _quantize_jvp(low, high, primals, tangents):
   x, scale, offset = primals
   dx, dscale, doffset = tangents
   s, z = _deployed(scale, offset, low, high)
-  z, ratio = z.astype(s.dtype), x.astype(s.dtype) / s
+  z, ratio = z.astype(s.dtype), x.astype(s.dtype) * _inverse(s)
   below, above = ratio + z < low, ratio + z > high
   g = jnp.asarray(1 / np.sqrt(max(1, np.prod(x.shape[1:])) * high), s.dtype)
   by_scale = jnp.where(below, low - z, jnp.where(above, high - z, jnp.round(ratio) - ratio))
