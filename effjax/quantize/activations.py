@@ -3,7 +3,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
+from effjax.errors import EffjaxError
 from effjax.graph.taps import Tap, collect, insert, taps
 from effjax.quantize.lsq_plus import ActivationQuantizer, fixed, lsq_plus
 from effjax.tree import PyTree
@@ -25,6 +27,9 @@ def activations(fn: Callable, params: PyTree, *args: PyTree,
     args: a batch of real data: the ranges start from the activations that it gives.
     quantizer: what stands at each tap whose range is free (see `quantizers`); None is `lsq_plus()`.
 
+  Raises:
+    EffjaxError: an activation that is not finite, or has no entry, on this batch; `fn_q` with a range of no tap.
+
   >>> import jax.numpy as jnp
   >>> fn_q, ranges = activations(lambda p, x: x @ p['fc']['w'], {'fc': {'w': jnp.eye(2)}}, jnp.ones((1, 2)))
   >>> sorted(ranges), fn_q(ranges, {'fc': {'w': jnp.eye(2)}}, jnp.array([[.5, 9.]]))
@@ -38,10 +43,29 @@ def activations(fn: Callable, params: PyTree, *args: PyTree,
     return {name: each.init(found[name]) for name, each in at.items()}
 
   def quantized(ranges, params, *args):
+    for name in ranges.keys() - at.keys():
+      raise EffjaxError(f'activations: range {name!r} belongs to no tap that ran when the ranges were made: choose '
+                        f'from {sorted(at)}, or make the ranges anew with this function')
     functions = {name: lambda x, name=name, phi=phi: at[name].apply(phi, x) for name, phi in ranges.items()}
     return insert(fn, functions)(params, *args)
 
-  return quantized, init(params, *args)
+  ranges = init(params, *args)
+  check_ranges('activations', ranges)
+  return quantized, ranges
+
+
+def check_ranges(who: str, ranges: dict[str, Any]) -> None:
+  """Refuses ranges that are not finite. Says nothing under `jit`, where they are not known.
+
+  Raises:
+    EffjaxError: a range that is infinite or not a number, as of an activation that was so.
+
+  >>> check_ranges('activations', {'input': {'scale': np.float32(1)}})
+  """
+  for name, phi in ranges.items():
+    if not all(isinstance(x, jax.core.Tracer) or np.isfinite(np.asarray(x)).all() for x in jax.tree.leaves(phi)):
+      raise EffjaxError(f'{who}: the activation {name!r} is not finite on this batch: look at what the function makes '
+                        'of it before quantizing')
 
 
 def quantizers(fn: Callable, params: PyTree, *args: PyTree,

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from effjax.errors import EffjaxError
 from effjax.graph.taps import collect
+from effjax.quantize.activations import check_ranges
 from effjax.quantize.aware import RANGES, WEIGHTS, Aware
 from effjax.tree import PyTree
 
@@ -27,7 +28,7 @@ def calibrate(found: Aware, batches: Iterable[PyTree], *, entries: int = 2**16) 
       besides; so `min_max` is exact, the others are estimates once an activation has more.
 
   Raises:
-    EffjaxError: no batch; entries below 1.
+    EffjaxError: no batch; entries below 1; an activation that is not finite.
 
   >>> from effjax.quantize.aware import aware
   >>> from effjax.quantize.observed import min_max
@@ -42,6 +43,7 @@ def calibrate(found: Aware, batches: Iterable[PyTree], *, entries: int = 2**16) 
     raise EffjaxError('calibrate: no batch was given: wanted at least one; an iterator is empty once it was read')
   pooled = {name: jnp.concatenate([each[name] for each in seen]) for name in seen[0]}
   ranges = jax.jit(lambda pooled: _ranges(found, pooled))(pooled)
+  check_ranges('calibrate', ranges)
   return found._replace(params=found.params | {RANGES: ranges})
 
 

@@ -1,4 +1,4 @@
-"""How many weights share a scale: all of an array, those of an output channel, or those of a block."""
+"""How many weights share a scale, and what weights and blocks are refused."""
 import jax
 import numpy as np
 from jaxtyping import Array, Float
@@ -24,20 +24,6 @@ def shared_axes(who: str, shape: tuple[int, ...], per_channel: bool, channel_axi
     raise EffjaxError(f'{who}: channel_axis {channel_axis} of an array of shape {shape}: wanted -{len(shape)} to '
                       f'{len(shape) - 1}')
   return tuple(axis for axis in range(len(shape)) if axis != channel_axis % len(shape))
-
-
-def blocked(who: str, w: Float[Array, '*s'], block: int) -> Float[Array, 'n block']:
-  """The array as rows of `block` consecutive entries; `.reshape(w.shape)` is the way back.
-
-  Raises:
-    EffjaxError: the block does not divide the array.
-
-  >>> blocked('uniform', jax.numpy.zeros((4, 6)), 8).shape
-  (3, 8)
-  """
-  if block < 1 or w.size % block:
-    raise EffjaxError(f'{who}: block={block!r} does not divide the {w.size} entries of an array of shape {w.shape}')
-  return w.reshape(-1, block)
 
 
 def check_block(who: str, block: int) -> None:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from effjax.errors import EffjaxError
-from effjax.quantize.granularity import shared_axes
+from effjax.quantize.granularity import check_finite, shared_axes
 from effjax.reparam import Fact, Rule, Slots
 
 FLOOR = 2.**-20  # of a scale: an int32 bias in units of input scale x weight scale still holds a bias of 8
@@ -28,7 +28,7 @@ def lsq(bits: int = 8, *, per_channel: bool = True, channel_axis: int = -1) -> R
   Facts: bits, and the scale s in use (never below 2^-20).
 
   Raises:
-    EffjaxError: bits outside 2..8; an array whose channels have one weight each (a bias).
+    EffjaxError: bits outside 2..8; an array whose channels have one weight each (a bias); weights that are not finite.
 
   Differs from the paper: the codes leave out -2^(bits-1), as int8 kernels want; the scale is per channel; it starts
   at the least squared error over 17 candidates, as the paper's `2 mean|w| / sqrt(q)` spans 18 standard deviations at
@@ -114,6 +114,7 @@ def initial_scale(w: Float[Array, '*s'], bits: int, *, per_channel: bool = True,
   1.0
   """
   axes = shared_axes('lsq', w.shape, per_channel, channel_axis)
+  check_finite('lsq', w)
   w, largest = w.astype(jnp.float32), largest_code(bits)
   top = jnp.max(jnp.abs(w), axes, keepdims=True)
   top = jnp.where(top > 0, top, jnp.asarray(max(w.size // max(top.size, 1), 1)**-.5, top.dtype))

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from effjax import relax, schedule
 from effjax.errors import EffjaxError
+from effjax.quantize.granularity import check_finite
 from effjax.quantize.lsq import floored, initial_scale, quantize
 from effjax.reparam import Fact, Rule, Slots
 from effjax.schedule import Schedule
@@ -28,7 +29,7 @@ def mixed_bits(bits: tuple[int, ...] = (4, 8), *, temperature: float | Schedule 
   Facts: soft, the widths and the probability of each; hard, the bits of the largest logit and their scale.
 
   Raises:
-    EffjaxError: fewer than two widths, a width twice, one outside 2..8.
+    EffjaxError: fewer than two widths, a width twice, one outside 2..8; weights that are not finite.
 
   Differs from the paper: LSQ's learned scales instead of its fixed step sizes; weights only, here.
 
@@ -43,6 +44,7 @@ def mixed_bits(bits: tuple[int, ...] = (4, 8), *, temperature: float | Schedule 
   widths = _checked(bits)
 
   def init(key, w):
+    check_finite('mixed_bits', w)
     scales = [initial_scale(w, b, per_channel=per_channel, channel_axis=channel_axis) for b in widths]
     logits = jnp.zeros(len(widths), jnp.float32)
     return Slots(w, {'logits': logits, 'scale': jnp.stack(scales)}, {'step': schedule.start()})

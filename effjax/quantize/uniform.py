@@ -5,7 +5,8 @@ from jaxtyping import Array, Float
 
 from effjax import ste
 from effjax.errors import EffjaxError
-from effjax.quantize.granularity import blocked, check_finite, shared_axes
+from effjax.quantize.data_types import of_entries, rows
+from effjax.quantize.granularity import check_block, check_finite, shared_axes
 from effjax.reparam import Fact, Rule, Slots
 
 FLOOR = 2.**-20  # of a scale
@@ -24,14 +25,14 @@ def uniform(bits: int = 8, *, symmetric: bool = True, per_channel: bool = True, 
     symmetric: integer kernels want it of weights; the affine form is for storage and for float arithmetic.
     per_channel: one scale per entry of `channel_axis`; else one for the array.
     channel_axis: the output channels.
-    block: so many consecutive entries of the flattened array share a scale, instead (Dettmers, survey [34]).
+    block: so many consecutive entries of the flattened array share a scale, instead (Dettmers, survey [34]); the last
+      block may be shorter.
 
   Slots: theta = w; no phi, no state.
   Facts: bits, scale, and the offset z of the affine form. Runs on integers: symmetric, up to 8 bits, no block.
 
   Raises:
-    EffjaxError: bits outside 2..16; an axis that is not there; a block that does not divide the array; weights that
-      are not finite.
+    EffjaxError: bits outside 2..16; an axis that is not there; a block below 1; weights that are not finite.
 
   Differs from the paper: an array of zeros has the scale 2^-20; symmetric codes leave out -2^(bits-1).
 
@@ -45,14 +46,15 @@ def uniform(bits: int = 8, *, symmetric: bool = True, per_channel: bool = True, 
   """
   if not (isinstance(bits, int) and 2 <= bits <= 16):
     raise EffjaxError(f'uniform: bits must be a whole number from 2 to 16, got {bits!r}')
+  if block is not None:
+    check_block('uniform', block)
   grid = _symmetric if symmetric else _affine
 
   def parts(w):
     wide = w.astype(jnp.float32)
     if block is None:
       return grid(wide, bits, shared_axes('uniform', w.shape, per_channel, channel_axis))
-    found = grid(blocked('uniform', wide, block), bits, (1,))
-    return tuple(jnp.broadcast_to(each, (w.size // block, block)).reshape(w.shape) for each in found)
+    return tuple(of_entries(each[:, 0], w.shape, block) for each in grid(rows(wide, block), bits, (1,)))
 
   def init(key, w):
     check_finite('uniform', w)

@@ -1,7 +1,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from effjax import quantize
+from effjax.errors import EffjaxError
 from effjax.quantize.activations import activations, quantizers
 from effjax.quantize.lsq_plus import lsq_plus
 
@@ -83,3 +86,29 @@ def test_what_a_root_reads_starts_at_zero():
   phi = found['input/affine' if 'input/affine' in found else 'input'].init(jnp.asarray([[.5, 3.]]))
   assert set(phi) == {'scale'}
   assert int(found['input/affine' if 'input/affine' in found else 'input'].facts(phi)[1]) == -128
+
+
+def test_a_range_whose_tap_never_ran_is_refused():
+  fn, params = lambda p, x: x @ p['w'], {'w': jnp.eye(2)}
+  fn_q, ranges = quantize.activations(fn, params, jnp.ones((1, 2)))
+  with pytest.raises(EffjaxError, match=r"activations: range 'v' belongs to no tap that ran .* choose from \['input', 'w'\]"):
+    fn_q(ranges | {'v': ranges['w']}, params, jnp.ones((1, 2)))
+
+
+def test_a_tap_that_another_mode_does_not_run_is_refused():
+  fn = lambda p, x: jax.nn.relu(x @ p['w']) @ p['v'] if x.shape[1] == 2 else x @ p['v']
+  params = {'w': jnp.eye(2), 'v': jnp.ones((2, 3))}
+  fn_q, ranges = quantize.activations(fn, params, jnp.ones((1, 2)))
+  params = params | {'v': jnp.ones((3, 3))}
+  with pytest.raises(EffjaxError, match="tap 'w.*' is none of the 2 taps of the function: choose from"):
+    fn_q(ranges, params, jnp.ones((1, 3)))
+
+
+@pytest.mark.parametrize('x', [jnp.array([[1., jnp.nan]]), jnp.array([[jnp.inf, 1.]])])
+def test_activations_that_are_not_finite_are_refused(x):
+  fn, params = lambda p, x: x @ p['w'], {'w': jnp.eye(2)}
+  with pytest.raises(EffjaxError, match="activations: the activation 'input' is not finite on this batch"):
+    quantize.activations(fn, params, x)
+  found = quantize.aware(fn, params, jnp.ones((1, 2)), quantizer=quantize.min_max())
+  with pytest.raises(EffjaxError, match="calibrate: the activation 'input' is not finite on this batch"):
+    quantize.calibrate(found, [x])

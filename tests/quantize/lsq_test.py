@@ -128,3 +128,8 @@ def test_a_bias_per_channel_is_refused():
   with pytest.raises(EffjaxError, match=r'lsq: per_channel wants at least 2 axes, got shape \(8,\)'):
     quantize.lsq(8).init(KEY, jnp.ones(8))
   assert quantize.lsq(8, per_channel=False).init(KEY, jnp.ones(8)).phi['scale'].shape == (1,)
+
+
+def test_weights_that_are_not_finite_are_refused():
+  with pytest.raises(EffjaxError, match=r'lsq: an array of shape \(2, 2\) has entries that are not finite'):
+    quantize.lsq(4).init(jax.random.key(0), jnp.array([[1., jnp.inf], [0., 1.]]))

@@ -73,3 +73,8 @@ def test_a_schedule_is_followed_by_the_step():
 def test_wrong_widths_are_refused(bits):
   with pytest.raises(EffjaxError, match='mixed_bits: wants two or more different widths from 2 to 8, got .*lsq'):
     quantize.mixed_bits(bits)
+
+
+def test_weights_that_are_not_finite_are_refused():
+  with pytest.raises(EffjaxError, match=r'mixed_bits: an array of shape \(2, 2\) has entries that are not finite'):
+    quantize.mixed_bits((4, 8)).init(jax.random.key(0), jnp.array([[1., jnp.nan], [0., 1.]]))

@@ -44,12 +44,14 @@ def test_the_error_is_at_most_half_a_step_and_zero_stays(symmetric):
   np.testing.assert_array_equal(y[0, 0], 0.)
 
 
-def test_blocks_are_grids_of_their_own():
-  rule = quantize.uniform(4, block=16)
-  y = rule.apply(*rule.init(KEY, W), None).reshape(-1, 16)
-  one = quantize.uniform(4, per_channel=False)
-  for row, w in zip(y, W.reshape(-1, 16)):
-    np.testing.assert_array_equal(row, one.apply(*one.init(KEY, w), None))
+@pytest.mark.parametrize('symmetric', [True, False])
+@pytest.mark.parametrize('block', [16, 7, 1000])
+def test_blocks_are_grids_of_their_own(block, symmetric):
+  rule = quantize.uniform(4, block=block, symmetric=symmetric)
+  y = rule.apply(*rule.init(KEY, W), None).ravel()
+  one = quantize.uniform(4, per_channel=False, symmetric=symmetric)
+  for i in range(0, W.size, block):
+    np.testing.assert_array_equal(y[i:i + block], one.apply(*one.init(KEY, W.ravel()[i:i + block]), None))
 
 
 def test_export_refuses_an_offset():
@@ -73,7 +75,7 @@ def test_zeros_stay_zeros():
 @pytest.mark.parametrize(('options', 'w', 'message'), [
     ({'bits': 1}, W, 'uniform: bits must be a whole number from 2 to 16, got 1'),
     ({'bits': 17}, W, 'uniform: bits must be a whole number from 2 to 16, got 17'),
-    ({'block': 7}, W, r'uniform: block=7 does not divide the 288 entries of an array of shape \(3, 3, 4, 8\)'),
+    ({'block': 0}, W, 'uniform: block must be a whole number from 1 on, got 0'),
     ({'channel_axis': 4}, W, r'uniform: channel_axis 4 of an array of shape \(3, 3, 4, 8\): wanted -4 to 3'),
     ({}, W.at[0].set(jnp.nan), r'uniform: an array of shape \(3, 3, 4, 8\) has entries that are not finite'),
     ({}, jnp.ones(3), r'uniform: per_channel wants at least 2 axes, got shape \(3,\)')])
