@@ -1,9 +1,13 @@
 """A choice between operators: their sum, each times an entry of an ordinary parameter."""
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from effjax import relax, schedule
 from effjax.errors import EffjaxError
+from effjax.reparam import Fact, Rule, Slots
 
 
 class Choice(nn.Module):
@@ -71,6 +75,47 @@ e.g. '.*choice'
   if jnp.ndim(p) != 1:
     raise EffjaxError(f'{rule}: wants the vector of a Choice, got an array of shape {jnp.shape(p)}: '
                       "narrow the pattern, e.g. '.*choice'")
+
+
+def choice_rule(name: str, draw: Callable, expected: Callable = lambda logits, step: relax.softmax(logits), *,
+                trained: bool = True) -> Rule:
+  """What all weightings of a `Choice` share: logits of zero, a one-hot of the largest where deployed, a counted step.
+
+  Args:
+    name: of the weighting, for its errors.
+    draw: `(key, logits, step) -> [n]`, the entries of the leaf while the choice is open.
+    expected: `(logits, step) -> [n]`, the soft fact; `softmax(logits)` unless given.
+    trained: the logits are a decision. Else no gradient reaches them, and they are part of the state.
+
+  Slots: theta None; phi = {'logits': [n]}; state = {'step'}. Untrained: phi = {}; state = {'logits', 'step'}.
+  Facts: choice: soft, `expected`; hard, the one-hot of the largest logit (the first of equals).
+
+  Raises:
+    EffjaxError: a leaf that is not a vector.
+
+  >>> import jax
+  >>> rule = choice_rule('softmax', lambda key, logits, step: relax.softmax(logits))
+  >>> slots = rule.init(jax.random.key(0), jnp.ones(2))
+  >>> rule.apply(*slots, jax.random.key(1)), rule.apply(*slots, None)
+  (Array([0.5, 0.5], dtype=float32), Array([1., 0.], dtype=float32))
+  """
+  logits = lambda phi, state: {**phi, **state}['logits']
+
+  def init(key, w):
+    check_choice(name, w)
+    start, steps = {'logits': jnp.zeros(w.shape, w.dtype)}, {'step': schedule.start()}
+    return Slots(None, start, steps) if trained else Slots(None, {}, {**start, **steps})
+
+  def apply(theta, phi, state, key):
+    a = logits(phi, state)
+    return relax.straight_through(a) if key is None else draw(key, a, state['step'])
+
+  def facts(slots, hard):
+    return Fact(choice=apply(*slots, None) if hard else expected(logits(*slots[1:]), slots.state['step']))
+
+  return Rule(init, apply, facts,
+              update=lambda slots, gradient: {**slots.state, 'step': schedule.advance(slots.state['step'])},
+              decisions=frozenset({'logits'}))
 
 
 def _where(module):

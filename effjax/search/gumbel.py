@@ -1,10 +1,8 @@
 """SNAS: an operator choice sampled once a step from a concrete distribution."""
-import jax.numpy as jnp
-
 from effjax import relax, schedule
-from effjax.reparam import Fact, Rule, Slots
+from effjax.reparam import Rule
 from effjax.schedule import Schedule
-from effjax.search.choice import check_choice
+from effjax.search.choice import choice_rule
 
 
 def gumbel(*, temperature: float | Schedule) -> Rule:
@@ -29,21 +27,9 @@ def gumbel(*, temperature: float | Schedule) -> Rule:
 
   >>> import jax
   >>> rule = gumbel(temperature=0.5)
-  >>> slots = rule.init(jax.random.key(0), jnp.ones(3))
+  >>> slots = rule.init(jax.random.key(0), jax.numpy.ones(3))
   >>> round(float(rule.apply(*slots, jax.random.key(1)).sum()), 5), rule.apply(*slots, None)
   (1.0, Array([1., 0., 0.], dtype=float32))
   """
-  def init(key, w):
-    check_choice('gumbel', w)
-    return Slots(None, {'logits': jnp.zeros(w.shape, w.dtype)}, {'step': schedule.start()})
-
-  def apply(theta, phi, state, key):
-    if key is None:
-      return relax.straight_through(phi['logits'])
-    return relax.gumbel_softmax(key, phi['logits'], schedule.value(temperature, state['step']))
-
-  return Rule(
-      init, apply,
-      facts=lambda slots, hard: Fact(choice=apply(*slots, None) if hard else relax.softmax(slots.phi['logits'])),
-      update=lambda slots, gradient: {'step': schedule.advance(slots.state['step'])},
-      decisions=frozenset({'logits'}))
+  value = lambda step: schedule.value(temperature, step)
+  return choice_rule('gumbel', lambda key, logits, step: relax.gumbel_softmax(key, logits, value(step)))

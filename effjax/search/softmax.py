@@ -1,10 +1,8 @@
 """DARTS: an operator choice relaxed to a softmax."""
-import jax.numpy as jnp
-
 from effjax import relax, schedule
-from effjax.reparam import Fact, Rule, Slots
+from effjax.reparam import Rule
 from effjax.schedule import Schedule
-from effjax.search.choice import check_choice
+from effjax.search.choice import choice_rule
 
 
 def softmax(*, temperature: float | Schedule = 1.) -> Rule:
@@ -25,22 +23,9 @@ def softmax(*, temperature: float | Schedule = 1.) -> Rule:
 
   >>> import jax
   >>> rule = softmax()
-  >>> slots = rule.init(jax.random.key(0), jnp.ones(2))
+  >>> slots = rule.init(jax.random.key(0), jax.numpy.ones(2))
   >>> rule.apply(*slots, jax.random.key(1)), rule.apply(*slots, None)
   (Array([0.5, 0.5], dtype=float32), Array([1., 0.], dtype=float32))
   """
-  def init(key, w):
-    check_choice('softmax', w)
-    return Slots(None, {'logits': jnp.zeros(w.shape, w.dtype)}, {'step': schedule.start()})
-
-  def soft(phi, state):
-    return relax.softmax(phi['logits'], schedule.value(temperature, state['step']))
-
-  def apply(theta, phi, state, key):
-    return relax.straight_through(phi['logits']) if key is None else soft(phi, state)
-
-  return Rule(
-      init, apply,
-      facts=lambda slots, hard: Fact(choice=apply(*slots, None) if hard else soft(slots.phi, slots.state)),
-      update=lambda slots, gradient: {'step': schedule.advance(slots.state['step'])},
-      decisions=frozenset({'logits'}))
+  soft = lambda logits, step: relax.softmax(logits, schedule.value(temperature, step))
+  return choice_rule('softmax', lambda key, logits, step: soft(logits, step), soft)

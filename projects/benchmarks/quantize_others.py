@@ -1,12 +1,17 @@
-"""What others' quantization-aware training costs: `python quantize_others.py`, with `pip install qwix torch==2.13.0`.
+"""What others' quantization-aware training costs: `python quantize_others.py`.
 
+It wants `pip install qwix aqtp torch==2.13.0`.
 ResNet-20 at 32x32, batch 64, momentum, BatchNorm by the batch, weights and activations of 8 bits. On one plain Flax
 network: effjax (LSQ weights, LSQ+ activations, learned), and qwix's QtProvider (scales from the absolute maximum, at
 each convolution's inputs). On the same network in PyTorch: torch.ao's fake quantization (scales from moving averages).
+Then a perceptron of three layers of 512, batch 64, where aqtp stands beside them: the convolution of aqtp 0.9.0 passes
+no gradient (it rounds without an estimator, and all derivatives are 0), so that it cannot train the other network.
+
 Each over the float step of its own network, all in turn in one process; medians of the ratios by round, and quartiles.
 """
 import argparse
 import os
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -34,11 +39,30 @@ class ResNet20(nn.Module):
     return nn.Dense(10)(x.mean((1, 2)))
 
 
+class Perceptron(nn.Module):
+  """Plain Flax. `dot` is a function to use instead of lax's."""
+  dot: Callable | None = None
+
+  @nn.compact
+  def __call__(self, x, train):
+    self.variable('batch_stats', 'unused', lambda: 0.)  # the step carries some
+    x = x.reshape(len(x), -1)
+    for _ in range(3):
+      x = nn.relu(nn.Dense(512, dot_general=self.dot)(x))
+    return nn.Dense(10, dot_general=self.dot)(x)
+
+
 def with_qwix(net):
   """The same with qwix's quantizers."""
   import qwix
   rule = qwix.QtRule(weight_qtype='int8', act_qtype='int8')
   return prepared(qwix.quantize_model(net, qwix.QtProvider([rule])), BATCH, False, False)
+
+
+def with_aqt():
+  """The perceptron with aqtp's products: 8 bits forward, float backward."""
+  from aqt.jax.v2 import config
+  return prepared(Perceptron(config.fully_quantized(fwd_bits=8, bwd_bits=None)), BATCH, False, False)
 
 
 def with_torch(quantized):
@@ -85,11 +109,19 @@ def main():
   args = parser.parse_args()
   keep_memory()
   print(f'jax {jax.__version__}, {jax.devices()[0].device_kind}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}')
-  net = ResNet20()
-  contenders = {'float': prepared(net, BATCH, False, False), 'effjax': prepared(net, BATCH, True, True),
-                'qwix': with_qwix(net), 'torch': with_torch(False), 'torch.ao': with_torch(True)}
-  first, times = first_calls(contenders), measure(contenders, args.rounds)
-  for name, base in (('effjax', 'float'), ('qwix', 'float'), ('torch.ao', 'torch'), ('float', 'torch')):
+  net, dense = ResNet20(), Perceptron()
+  compare({'float': prepared(net, BATCH, False, False), 'effjax': prepared(net, BATCH, True, True),
+           'qwix': with_qwix(net), 'torch': with_torch(False), 'torch.ao': with_torch(True)},
+          (('effjax', 'float'), ('qwix', 'float'), ('torch.ao', 'torch'), ('float', 'torch')), args.rounds)
+  compare({'float': prepared(dense, BATCH, False, False), 'effjax': prepared(dense, BATCH, True, True),
+           'qwix': with_qwix(dense), 'aqt': with_aqt()},
+          (('effjax', 'float'), ('qwix', 'float'), ('aqt', 'float')), args.rounds)
+
+
+def compare(contenders, pairs, rounds):
+  """Prints each pair's ratio."""
+  first, times = first_calls(contenders), measure(contenders, rounds)
+  for name, base in pairs:
     print(f'{name} over {base}: {ratio(times[name], times[base])[1]}; first call {first[name]:.1f} s and '
           f'{first[base]:.1f} s')
 

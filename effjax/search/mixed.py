@@ -1,0 +1,87 @@
+"""The sum of a choice whose vector stands elsewhere: what cells share in which every copy of an edge chooses alike."""
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from effjax.errors import EffjaxError
+
+
+class Decision(nn.Module):
+  """The vector of a choice that many places share: the parameter `choice`, shape [n], 1/n at the start.
+
+  Args:
+    operators: names of the n candidates.
+
+  Raises:
+    EffjaxError: no candidates.
+
+  >>> import jax
+  >>> Decision(('none', 'skip')).init_with_output(jax.random.key(0))[0]
+  Array([0.5, 0.5], dtype=float32)
+  """
+  operators: tuple[str, ...]
+
+  @nn.compact
+  def __call__(self) -> Float[Array, ' n']:
+    n = len(self.operators)
+    if not n:
+      raise EffjaxError(f'Decision {"/".join(self.path) or "(top)"}: no candidates: give it the name of an operator')
+    return self.param('choice', lambda key: jnp.full(n, 1 / n, jnp.float32))
+
+
+class Decisions(nn.Module):
+  """The vectors of several such choices, by name: parameters `<name>/choice`.
+
+  Args:
+    operators: of each choice, by its name.
+
+  >>> import jax
+  >>> Decisions({'edge0': ('none', 'skip')}).init_with_output(jax.random.key(0))[0]
+  {'edge0': Array([0.5, 0.5], dtype=float32)}
+  """
+  operators: Mapping[str, tuple[str, ...]]
+
+  @nn.compact
+  def __call__(self) -> dict[str, Float[Array, ' n']]:
+    return {name: Decision(operators, name=name)() for name, operators in self.operators.items()}
+
+
+class Mixed(nn.Module):
+  """`y = sum_i p_i op_i(x, train)` with p given, where `Choice` has one of its own; without p the only operator itself.
+
+  Args:
+    ops: modules called as `op(x, train)`, all with one output shape; a module's own name is kept in the tree, with p as
+      without: parameters of the sum are those of the operator alone, and more.
+
+  Raises:
+    EffjaxError: p of another length than ops; operators of different output shapes.
+
+  Source: the mixed operation of DARTS, Liu et al. 2019, arXiv:1806.09055, survey [68].
+
+  >>> import jax
+  >>> from effjax.search.choice import Skip
+  >>> Mixed((Skip(name='a'), Skip(name='b'))).apply({}, jnp.ones(2), jnp.array([2., 3.]), False)
+  Array([5., 5.], dtype=float32)
+  """
+  ops: tuple[nn.Module, ...]
+  preserve_adopted_names = True
+
+  @nn.compact
+  def __call__(self, x: Float[Array, '*s'], p: Float[Array, ' n'] | None, train: bool) -> Float[Array, '*s2']:
+    n, where = len(self.ops), f'Mixed {"/".join(self.path) or "(top)"}'
+    if n != (1 if p is None else len(p)):
+      raise EffjaxError(f'{where}: {n} operators, wanted {"1 without p" if p is None else f"{len(p)}, one per entry of p"}'
+                        ': give each entry its operator')
+    ys = [op(x, train) for op in self.ops]
+    for op, y in zip(self.ops, ys, strict=True):
+      if y.shape != ys[0].shape:
+        raise EffjaxError(f'{where}: operator {op.name!r} gives shape {y.shape}, operator {self.ops[0].name!r} gives '
+                          f'{ys[0].shape}: all operators must give one shape')
+    if p is None:
+      return ys[0]
+    total = p[0].astype(ys[0].dtype) * ys[0]
+    for i in range(1, n):
+      total = total + p[i].astype(ys[i].dtype) * ys[i]
+    return total
