@@ -45,7 +45,7 @@ def _parser():
   add('seed', 'of everything random', type=_seed)
   add('steps', 'of the search; the other phases scale with it', type=_positive)
   add('batch_size', 'examples per step', type=_positive)
-  add('bilevel', 'train decisions on held-out batches', choices=['first', 'second'])
+  add('bilevel', 'train decisions on held-out batches', choices=['first', 'second', 'finite_differences'])
   add('model', 'package.module:Class, a Linen network called as Class(num_classes), (x, train)')
   add('where', 'regular expression: paths of the weights that get bits')
   add('parallel', 'how several devices are used', choices=['jit', 'mesh', 'pmap'])

@@ -14,6 +14,7 @@ from effjax.layers.fast import fast
 from effjax.reparam import Reparam, Slots, chain
 from effjax.term import Term
 from effjax.train.objective import Forward
+from effjax.train.step import SECOND_ORDER
 from effjax.tree import PyTree
 
 AXIS = 'devices'
@@ -74,7 +75,7 @@ def run_phase(setting: Setting, phase: Phase, forward: Forward, reparam: Reparam
                               augment=setting.augment)
   optimizer = train.optimizer(reparam, slots, weights=by_path(phase), parameters=cosine(phase.parameters, phase.steps),
                               decisions=optax.adam(phase.decisions, b1=.5, b2=.99))
-  second = dict(inner_rate=phase.weights) if phase.bilevel == 'second' else {}
+  second = dict(inner_rate=phase.weights) if phase.bilevel in SECOND_ORDER else {}
   step = train.make_step(objective, reparam, optimizer, axis_name=setting.axis_name, bilevel=phase.bilevel, **second)
   batch = batches(setting, phase.bilevel)
   first = batch(0) if phase.bilevel is None else batch(0)[0]

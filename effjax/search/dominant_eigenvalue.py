@@ -14,7 +14,7 @@ Key = jax.Array
 
 
 class Eigenpair(NamedTuple):
-  """`H vector = value vector`, up to `residual = |H vector - value vector|`; the vector has length 1, its sign is free."""
+  """`H vector = value vector` up to `residual = |H vector - value vector|`; vector has length 1 and either sign."""
   value: Float[Array, '']
   vector: PyTree
   residual: Float[Array, '']
@@ -38,7 +38,7 @@ def dominant_eigenvalue(key: Key, loss: Callable[[PyTree], Float[Array, '']], de
     EffjaxError: decisions without entries, no step.
 
   Source: Zela, Elsken, Saikia, Marrakchi, Brox, Hutter 2020, "Understanding and robustifying differentiable
-  architecture search", arXiv:1909.09656, survey part F: the eigenvalue grows before searches collapse.
+  architecture search", arXiv:1909.09656: the eigenvalue grows before searches collapse.
   Differs from the paper: the authors make the whole Hessian; here it is never made.
 
   >>> pair = dominant_eigenvalue(jax.random.key(0), lambda a: a[0]**2 - 2 * a[1]**2, jnp.zeros(2))
@@ -83,8 +83,9 @@ def should_stop(history: Sequence[float], window: int = 5, factor: float = .75) 
   Raises:
     EffjaxError: a window that is not odd and positive, a factor outside (0, 1), a value that is not finite.
 
-  Source: Zela et al. 2020, arXiv:1909.09656, section 5.1.
-  Differs from the paper: the authors' code has a first epoch before which it never stops: start `history` there.
+  Source: Zela et al. 2020, arXiv:1909.09656.
+  Differs from the paper: nothing where means are positive. The authors' code measures every second epoch, compares over
+  4 measurements with 1 / 1.3, and never goes back before an epoch that is given; for that, start `history` there.
 
   >>> should_stop([1., 1., 1., 1., 1., 1.]), should_stop([1., 1., 1., 2.], window=1)
   (None, 2)

@@ -10,10 +10,12 @@ from jaxtyping import Array, Float
 from effjax import schedule
 from effjax.errors import EffjaxError
 from effjax.reparam import Reparam, Slots
+from effjax.search.architecture_gradient import finite_differences, unrolled
 from effjax.train.objective import Objective
 from effjax.train.optimizer import DECISIONS, PARAMETERS, WEIGHTS
 from effjax.train.state import TrainState
 
+SECOND_ORDER = {'second': unrolled, 'finite_differences': finite_differences}
 Metrics = dict[str, Float[Array, '']]
 Step = Callable[..., tuple[TrainState, Metrics]]
 
@@ -30,24 +32,26 @@ def make_step(objective: Objective, reparam: Reparam, optimizer: optax.GradientT
   everything else by that of `L_train` on `batch`. `L_val` contains the penalty of the budgets.
     'first': `d/dphi L_val(theta, phi)`, the paper's `xi = 0`.
     'second': `d/dphi L_val(theta - xi dL_train/dtheta(theta, phi), phi)`, eq. 7, differentiated exactly through that
-      one step of SGD on theta and heads.
+      one step of SGD on theta and heads (`search.unrolled`).
+    'finite_differences': the same by eq. 8, in less memory (`search.finite_differences`).
 
   Args:
     objective, reparam, optimizer: bilevel wants the optimizer of `effjax.train.optimizer`.
-    bilevel: None, 'first' or 'second'.
-    inner_rate: `xi`, for 'second' only; the paper takes the learning rate of the weights.
+    bilevel: None, 'first', 'second' or 'finite_differences'.
+    inner_rate: `xi`, for the last two only; the paper takes the learning rate of the weights.
     axis_name: of the devices, under `pmap`: gradients, metrics and the model's state are averaged over it.
 
   Metrics are scalars: those of the objective, and under bilevel `held_out/...` those of the held-out batch. They are
   taken before the step. Randomness comes from `fold_in(state.key, state.step)`, equal on all devices.
 
   Raises:
-    EffjaxError: an unknown `bilevel`, `inner_rate` without 'second' or the reverse, no decisions, no held-out batch.
+    EffjaxError: an unknown `bilevel`, `inner_rate` without second order or the reverse, no decisions, no held-out
+      batch.
 
   Source: Liu et al. 2019, "DARTS: Differentiable architecture search", arXiv:1806.09055; Xie et al. 2019, "SNAS",
   arXiv:1812.09926.
-  Differs from the paper: the second-order term is exact, not a finite difference, and goes through heads too; the
-  authors' code has momentum and weight decay in the inner step, eq. 7 has not.
+  Differs from the paper: 'second' is exact, and goes through heads too; the authors' code has momentum and weight
+  decay in the inner step, eq. 7 has not.
 
   >>> from effjax.train.objective import objective, cross_entropy
   >>> from effjax.train.state import init_state
@@ -77,24 +81,23 @@ def make_step(objective: Objective, reparam: Reparam, optimizer: optax.GradientT
     dweights, dheads = mean((dweights, dheads))
     return (*pull((dweights, dfacts)), dheads), dweights, aux
 
-  def unrolled(state, batch, held_out, key, held_key):
-    def loss(theta, phi, heads, batch, key):
-      view_key, key = jax.random.split(key)
+  def second_order(state, batch, held_out, key, held_key):
+    def loss(weights, phi, batch, key):
+      (theta, heads), (view_key, key) = weights, jax.random.split(key)
       return objective.loss(*view(state, view_key, theta, phi), heads, state.model_state, batch, key, state.controller)
 
-    def after_inner_step(phi):
-      inner = jax.grad(lambda theta, heads: loss(theta, phi, heads, batch, key)[0], argnums=(0, 1))
-      weights = (state.slots.theta, state.heads)
-      weights = jax.tree.map(lambda w, g: w - jnp.asarray(inner_rate, w.dtype) * g, weights, mean(inner(*weights)))
-      return loss(weights[0], phi, weights[1], held_out, held_key)
-
-    dphi, aux = jax.grad(after_inner_step, has_aux=True)(state.slots.phi)
-    dtheta, dheads = jax.tree.map(jnp.zeros_like, (state.slots.theta, state.heads))
+    train = lambda weights, phi: loss(weights, phi, batch, key)[0]
+    val = lambda weights, phi: loss(weights, phi, held_out, held_key)
+    inner = lambda weights, gradient: jax.tree.map(
+        lambda w, g: w - jnp.asarray(inner_rate, w.dtype) * g, weights, mean(gradient))
+    weights = state.slots.theta, state.heads
+    (_, aux), dphi = SECOND_ORDER[bilevel](train, val, weights, state.slots.phi, inner_step=inner, has_aux=True)
+    dtheta, dheads = jax.tree.map(jnp.zeros_like, weights)
     return (dtheta, mean(dphi), dheads), aux
 
   def decide(state, batch, held_out, key, held_key):
-    if bilevel == 'second':
-      gradients, aux = unrolled(state, batch, held_out, key, held_key)
+    if bilevel in SECOND_ORDER:
+      gradients, aux = second_order(state, batch, held_out, key, held_key)
     else:
       gradients, _, aux = joint(state, held_out, held_key)
     return _advance(optimizer, reparam, state, gradients, (DECISIONS,)), aux
@@ -149,10 +152,10 @@ def _of_budget(name):
 
 
 def _check(bilevel, inner_rate):
-  if bilevel not in (None, 'first', 'second'):
-    raise EffjaxError(f"make_step: bilevel must be None, 'first' or 'second', got {bilevel!r}")
-  if (bilevel == 'second') != (inner_rate is not None):
-    raise EffjaxError(f"make_step: bilevel='second' and inner_rate go together, got bilevel={bilevel!r} and "
+  if bilevel not in (None, 'first', *SECOND_ORDER):
+    raise EffjaxError(f"make_step: bilevel must be None, 'first', 'second' or 'finite_differences', got {bilevel!r}")
+  if (bilevel in SECOND_ORDER) != (inner_rate is not None):
+    raise EffjaxError(f'make_step: second order and inner_rate go together, got bilevel={bilevel!r} and '
                       f'inner_rate={inner_rate}: the rate is usually the learning rate of the weights')
 
 

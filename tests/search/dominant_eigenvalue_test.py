@@ -91,7 +91,7 @@ def test_should_stop_is_the_rule_of_the_paper(window):
   random = np.random.default_rng(window)
   stops = 0
   for length in range(0, 40):
-    history = list(np.exp(np.cumsum(.15 * random.normal(size=length))))
+    history = list(np.exp(np.cumsum(.4 * random.normal(size=length))))
     assert should_stop(history, window) == reference(history, window, .75)
     stops += should_stop(history, window) is not None
   assert 3 < stops < 37

@@ -67,9 +67,12 @@ def test_toy_of_the_paper_ends_at_its_fixed_point(xi):
   np.testing.assert_allclose([state.slots.theta['w'][0], state.slots.phi['w']['logits'][0]], expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize('xi', [0., .3])
-def test_both_orders_against_float64(xi):
-  """Equation 7 by hand for L = sum polynomial(w, a): decisions first, then the weights at the new decisions."""
+@pytest.mark.parametrize(('bilevel', 'xi'), [('first', 0.), ('second', .3), ('finite_differences', .3)])
+def test_both_orders_against_float64(bilevel, xi):
+  """Equation 7 by hand for L = sum polynomial(w, a): decisions first, then the weights at the new decisions.
+
+  dL/da is linear in w here, so that a finite difference is exact.
+  """
   c, d = np.array([.3, -.4, .5, .2, .7, -.6]), np.array([-.2, .6, .1, .4, -.5, .3])  # train, held out
   w, a, s = np.array([[.7, -1.1], [.4, .9], [.5, -.5]])
   dw = lambda c, w, a: c[0] * a + 2 * c[1] * w + c[4] * a * a + c[5]
@@ -79,15 +82,16 @@ def test_both_orders_against_float64(xi):
   a_new = a - .1 * (da(d, inner, a) - xi * mixed * dw(d, inner, a))
   w_new, s_new = w - .1 * dw(c, w, a_new), s - .1 * 2 * s
 
-  options = {'bilevel': 'second', 'inner_rate': xi} if xi else {'bilevel': 'first'}
+  options = {'bilevel': bilevel} | ({'inner_rate': xi} if xi else {})
   with jax.enable_x64(True):
     step, state = setup(np.stack([w, a, s]), **options)
     state, metrics = step(state, coefficients(*c), coefficients(*d))
-    np.testing.assert_allclose(state.slots.phi['w']['logits'], a_new, rtol=1e-12)
-    np.testing.assert_allclose(state.slots.theta['w'], w_new, rtol=1e-12)
+    exact = 1e-9 if bilevel == 'finite_differences' else 1e-12
+    np.testing.assert_allclose(state.slots.phi['w']['logits'], a_new, rtol=exact)
+    np.testing.assert_allclose(state.slots.theta['w'], w_new, rtol=exact)
     np.testing.assert_allclose(state.slots.phi['w']['scale'], s_new, rtol=1e-12)
     memory = dw(c, w, a_new).sum() + da(c, w, a_new).sum() + (2 * s).sum()
-    np.testing.assert_allclose(state.slots.state['w'], memory, rtol=1e-12)
+    np.testing.assert_allclose(state.slots.state['w'], memory, rtol=exact)
     np.testing.assert_allclose(metrics['loss'], polynomial(w, a_new, c) + (s ** 2).sum(), rtol=1e-6)
     np.testing.assert_allclose(metrics['held_out/loss'], polynomial(inner, a, d) + (s ** 2).sum(), rtol=1e-6)
 
@@ -130,7 +134,8 @@ def test_groups_keep_optimizers_of_their_own():
     assert 0. < abs(float((old - new).sum())) < .15  # one step of Adam at rate 0.1, not two
 
 
-@pytest.mark.parametrize('options', [{'bilevel': None}, {'bilevel': 'first'}, {'bilevel': 'second', 'inner_rate': .1}])
+@pytest.mark.parametrize('options', [{'bilevel': None}, {'bilevel': 'first'}, {'bilevel': 'second', 'inner_rate': .1},
+                                     {'bilevel': 'finite_differences', 'inner_rate': .1}])
 def test_one_trace_and_strong_types_over_many_steps(options):
   chex.clear_trace_counter()
   step, state = setup([[.7], [.4], [.5]], tx=optax.adam, **options)
@@ -166,8 +171,8 @@ def test_a_state_is_the_callers_arrays_copied():
 
 
 @pytest.mark.parametrize(('options', 'text'), [
-    ({'bilevel': 'third'}, "must be None, 'first' or 'second', got 'third'"),
-    ({'bilevel': 'second'}, "bilevel='second' and inner_rate go together"),
+    ({'bilevel': 'third'}, "must be None, 'first', 'second' or 'finite_differences', got 'third'"),
+    ({'bilevel': 'second'}, "second order and inner_rate go together, got bilevel='second'"),
     ({'bilevel': 'first', 'inner_rate': .1}, 'inner_rate go together')])
 def test_mistakes_in_options(options, text):
   with pytest.raises(EffjaxError, match=text):
