@@ -230,7 +230,7 @@ def _stacked(rule: Rule) -> Rule:
   def apply(theta, phi, state, key):
     if key is None:
       return jax.vmap(lambda *slots: rule.apply(*slots, None))(theta, phi, state)
-    layers = jax.tree.leaves((theta, phi))[0].shape[0]
+    layers = jax.tree.leaves((theta, phi, state))[0].shape[0]
     return jax.vmap(rule.apply)(theta, phi, state, jax.random.split(key, layers))
 
   return Rule(init, apply, facts=lambda slots, hard: jax.vmap(lambda s: rule.facts(s, hard))(slots),

@@ -35,10 +35,19 @@ RULES = {
     'clip_q': quantize.clip_q(),
     'adaround': quantize.adaround(4),
     'hard_concrete': sparsify.hard_concrete(), 'softmax': search.softmax(),
-    'gumbel': search.gumbel(temperature=lambda step: 2. / (1. + step.astype(jnp.float32)))}
+    'gumbel': search.gumbel(temperature=lambda step: 2. / (1. + step.astype(jnp.float32))),
+    'straight_through_gumbel': search.straight_through_gumbel(
+        temperature=lambda step: 2. / (1. + step.astype(jnp.float32))),
+    'binary_gates': search.binary_gates(), 'binary_gates_two': search.binary_gates(paths=2),
+    'sigmoid': search.sigmoid(), 'dirichlet': search.dirichlet(), 'mirror_softmax': search.mirror_softmax(),
+    'uniform_path': search.uniform_path(),
+    'path_dropout': search.path_dropout(rate=lambda step: .5 / (1. + step.astype(jnp.float32)))}
 VARIANTS = {'uniform_affine', 'admm_binary', 'ternary_factor', 'fixed_drawn', 'blockwise_dynamic', 'shared_dense',
-            'dorefa_1', 'bayesian_kept'}  # of rules that are in the table; slow tests
-VECTORS = {'hard_concrete', 'softmax', 'gumbel'}  # rules on a vector; the others are on kernels
+            'dorefa_1', 'bayesian_kept', 'straight_through_gumbel', 'binary_gates_two', 'sigmoid', 'mirror_softmax',
+            'dirichlet', 'path_dropout'}  # made like another in the table; slow tests
+CHOICES = {'softmax', 'gumbel', 'straight_through_gumbel', 'binary_gates', 'binary_gates_two', 'sigmoid', 'dirichlet',
+           'mirror_softmax', 'uniform_path', 'path_dropout'}
+VECTORS = {'hard_concrete', *CHOICES}  # rules on a vector; the others are on kernels
 
 
 class Case(NamedTuple):

@@ -1,14 +1,26 @@
 """Which operator runs: supernets made of `Choice`s, rules on their leaves, gradients and remedies of a search."""
 from effjax.search.architecture_gradient import finite_differences, first_order, implicit, unrolled
+from effjax.search.binary_gates import binary_gates
 from effjax.search.choice import Choice, Skip
 from effjax.search.derive import argmax, derive, derive_cell
+from effjax.search.dirichlet import anchor_distance, dirichlet
 from effjax.search.dominant_eigenvalue import dominant_eigenvalue, should_stop
+from effjax.search.exponentiated_gradient import exponentiated_gradient
 from effjax.search.gumbel import gumbel
 from effjax.search.mbconv import MBConvNet
+from effjax.search.mirror_softmax import mirror_softmax
+from effjax.search.path_dropout import path_dropout
 from effjax.search.perturbation import perturbation
 from effjax.search.regularizers import AuxiliarySkip, distance_from_one_hot, entropy, total_entropy
+from effjax.search.score_function import Baseline, baseline, log_probability, score_function
+from effjax.search.sigmoid import sigmoid, zero_one_loss
 from effjax.search.softmax import softmax
+from effjax.search.straight_through_gumbel import straight_through_gumbel
+from effjax.search.uniform_path import uniform_path
 
-__all__ = ['AuxiliarySkip', 'Choice', 'MBConvNet', 'Skip', 'argmax', 'derive', 'derive_cell', 'distance_from_one_hot',
-           'dominant_eigenvalue', 'entropy', 'finite_differences', 'first_order', 'gumbel', 'implicit', 'perturbation',
-           'should_stop', 'softmax', 'total_entropy', 'unrolled']
+__all__ = ['AuxiliarySkip', 'Baseline', 'Choice', 'MBConvNet', 'Skip', 'anchor_distance', 'argmax', 'baseline',
+           'binary_gates', 'derive', 'derive_cell', 'dirichlet', 'distance_from_one_hot', 'dominant_eigenvalue',
+           'entropy', 'exponentiated_gradient', 'finite_differences', 'first_order', 'gumbel', 'implicit',
+           'log_probability', 'mirror_softmax', 'path_dropout', 'perturbation', 'score_function', 'should_stop',
+           'sigmoid', 'softmax', 'straight_through_gumbel', 'total_entropy', 'uniform_path', 'unrolled',
+           'zero_one_loss']

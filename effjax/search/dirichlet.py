@@ -11,9 +11,9 @@ from effjax.tree import PyTree
 def dirichlet() -> Rule:
   """The entries of a `Choice` leaf as one draw `p ~ Dirichlet(c)`, `c = elu(b) + 1`, per key.
 
-  With `key=None` the one-hot of the largest b. Gradient: pathwise, through gammas `g_i ~ Gamma(c_i)`, `p = g / sum(g)`:
-  `dp_i / dc_j = p_i`-free of any reward, `(delta_ij - p_i) dlog(g_j) / dc_j p_j`, with the implicit derivative
-  `dg/dc = -(dF(g; c) / dc) / F'(g; c)` of the gamma's distribution function F. It is unbiased.
+  With `key=None` the one-hot of the largest b. Gradient: pathwise and unbiased, through gammas `g_i ~ Gamma(c_i)`,
+  `p = g / sum(g)`: `dp_i / dc_j = (delta_ij - p_i) (dg_j / dc_j) / sum(g)`, with the implicit derivative
+  `dg/dc = -(dF(g; c) / dc) / F'(g; c)` of the gamma's distribution function F.
 
   Slots: theta None; phi = {'logits': [n]}, the b, a decision, zeros (the uniform distribution) at the start;
     state = {'step'}.

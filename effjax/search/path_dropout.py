@@ -3,6 +3,7 @@ import jax
 import jax.numpy as jnp
 
 from effjax import schedule
+from effjax.errors import EffjaxError
 from effjax.reparam import Rule
 from effjax.schedule import Schedule
 from effjax.search.choice import choice_rule
@@ -21,7 +22,7 @@ def path_dropout(*, rate: float | Schedule) -> Rule:
   Facts: choice: soft, the probability `1 - r^(1/k)` that an operator runs; hard, the one-hot (the first of equals).
 
   Raises:
-    EffjaxError: a leaf that is not a vector.
+    EffjaxError: a rate that is no probability; a leaf that is not a vector.
 
   Differs from the paper: one operator is deployed, where the paper's spaces may keep several; ghost batch
   normalization and the L2 penalty on what ran are the training loop's.
@@ -33,6 +34,8 @@ def path_dropout(*, rate: float | Schedule) -> Rule:
   >>> rule.facts(rule.init(jax.random.key(0), jnp.ones(2)), False).choice
   Array([0.5, 0.5], dtype=float32)
   """
+  if not callable(rate) and not 0. <= rate <= 1.:
+    raise EffjaxError(f'path_dropout: rate must be in [0, 1], got {rate}: it is the probability that all paths go')
   kept = lambda n, step: 1. - schedule.value(rate, step)**(1 / n)
 
   def draw(key, logits, step):

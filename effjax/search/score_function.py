@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from effjax import schedule
+from effjax.errors import EffjaxError
 from effjax.tree import PyTree
 
 
@@ -32,7 +33,8 @@ def log_probability(logits: PyTree, draw: PyTree) -> Float[Array, '']:
     logits: tree of [..., k].
     draw: one-hots in the same tree.
 
-  >>> float(jnp.exp(log_probability({'a': jnp.zeros(2), 'b': jnp.zeros(5)}, {'a': jnp.eye(2)[0], 'b': jnp.eye(5)[3]})))
+  >>> logits, draw = {'a': jnp.zeros(2), 'b': jnp.zeros(5)}, {'a': jnp.eye(2)[0], 'b': jnp.eye(5)[3]}
+  >>> round(float(jnp.exp(log_probability(logits, draw))), 6)
   0.1
   """
   each = jax.tree.map(lambda a, one_hot: jnp.sum(jax.nn.log_softmax(a) * one_hot), logits, draw)
@@ -58,6 +60,9 @@ def score_function(params: PyTree, draws: PyTree, rewards: Float[Array, ' m'], s
   Returns:
     The estimate, a tree like `params`, and the new state.
 
+  Raises:
+    EffjaxError: not one reward per draw; decay out of range.
+
   Differs from the papers: the average is divided by the weight that it has gathered, so that the zero it starts from
   does not count; no entropy bonus and no cube of the accuracy, which are part of a reward or of a loss.
 
@@ -69,9 +74,19 @@ def score_function(params: PyTree, draws: PyTree, rewards: Float[Array, ' m'], s
   >>> gradient, score_function(jnp.zeros(2), draws, rewards, state)[0]
   (Array([-0.5,  0.5], dtype=float32), Array([-0.5,  0.5], dtype=float32))
   """
+  _check(draws, rewards, decay)
   past = 1. - jnp.float32(decay)**state.step.astype(jnp.float32)
   b = jnp.where(state.step > 0, state.average / jnp.where(state.step > 0, past, 1.), 0.)
   advantages = rewards - b.astype(rewards.dtype)
   surrogate = lambda params: jnp.mean(jax.vmap(lambda draw: log_prob(params, draw))(draws) * advantages)
   average = decay * state.average + (1. - decay) * jnp.mean(rewards.astype(jnp.float32))
   return jax.grad(surrogate)(params), Baseline(average, schedule.advance(state.step))
+
+
+def _check(draws, rewards, decay):
+  if not 0. <= decay < 1.:
+    raise EffjaxError(f'score_function: decay must be in [0, 1), got {decay}: it is the weight of the average so far')
+  for x in jax.tree.leaves(draws):
+    if x.shape[:1] != rewards.shape:
+      raise EffjaxError(f'score_function: draws of shape {x.shape} and rewards of shape {rewards.shape}, wanted one '
+                        'reward per draw: stack both along a first axis')

@@ -20,8 +20,8 @@ def sigmoid() -> Rule:
   Raises:
     EffjaxError: a leaf that is not a vector.
 
-  Differs from the paper: one operator is deployed, always. The paper keeps those with `p > 0.85`, at most two at a
-  node, so that an edge may keep none or both.
+  Differs from the paper: exactly one operator is deployed. The paper keeps those with p above a threshold, so that
+  an edge may keep several or none, and then at most two edges into a node.
 
   Source: Chu, Zhou, Zhang, Li, "Fair DARTS: Eliminating Unfair Advantages in Differentiable Architecture Search",
   ECCV 2020, arXiv:1911.12126.
@@ -36,7 +36,7 @@ def sigmoid() -> Rule:
 
 
 def zero_one_loss(logits: PyTree) -> Float[Array, '']:
-  """`-1/N sum_i (sigmoid(a_i) - 1/2)^2`: lowest, -1/4, where every gate is 0 or 1 (eq. 7; the paper's weight is 10).
+  """`-1/N sum_i (sigmoid(a_i) - 1/2)^2`: lowest, -1/4, where every gate is 0 or 1 (the paper weighs it by 10).
 
   Gradient: `-2/N (p_i - 1/2) p_i (1 - p_i)`: 0 at `p = 1/2`, away from it on both sides.
 
