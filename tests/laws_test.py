@@ -107,8 +107,9 @@ def step(reparam, slots, key):
 @pytest.mark.parametrize('key', [None, KEY], ids=['deployed', 'training'])
 def test_structure_and_dtype_are_kept(name, key):
   reparam, weights, slots = start(name)
-  chex.assert_trees_all_equal_structs(reparam.apply(*slots, key), weights)
-  chex.assert_trees_all_equal_shapes_and_dtypes(reparam.apply(*slots, key), weights)
+  applied = jax.eval_shape(reparam.apply, *slots, key)
+  chex.assert_trees_all_equal_structs(applied, weights)
+  chex.assert_trees_all_equal_shapes_and_dtypes(applied, weights)
 
 
 @each_rule
@@ -116,8 +117,8 @@ def test_structure_and_dtype_are_kept(name, key):
 def test_bfloat16_is_kept(name, key):
   weights = params(name in VECTORS, jnp.bfloat16)
   reparam = at('w', RULES[name])
-  slots = reparam.init(KEY, weights)
-  chex.assert_trees_all_equal_shapes_and_dtypes(reparam.apply(*slots, key), weights)
+  slots = jax.jit(reparam.init)(KEY, weights)
+  chex.assert_trees_all_equal_shapes_and_dtypes(jax.eval_shape(reparam.apply, *slots, key), weights)
   objective = jax.jit(lambda phi: loss(reparam.apply(slots.theta, phi, slots.state, key)))
   chex.assert_tree_all_finite(jax.grad(objective)(slots.phi))
 
@@ -183,15 +184,17 @@ def test_scan_over_steps_agrees(name):
 def test_stacked_is_the_rule_on_every_layer(name):
   rule, weights = RULES[name], params(name in VECTORS, layers=(3,))
   reparam = at('w', rule, stacked=True)
-  slots = reparam.init(KEY, weights)
+  slots = jax.jit(reparam.init)(KEY, weights)
   keys = jax.random.split(tree.fold(KEY, 'w'), 3)
-  deployed, training = reparam.apply(*slots, None)['w'], reparam.apply(*slots, KEY)['w']
-  facts = reparam.facts(slots, True)['w']
+  look = lambda reparam: jax.jit(lambda slots, key: (reparam.apply(*slots, None), reparam.facts(slots, True),
+                                                     reparam.apply(*slots, key)))
+  stacked, init, alone = jax.tree.map(lambda tree: tree['w'], look(reparam)(slots, KEY),
+                                      is_leaf=lambda x: isinstance(x, dict)), jax.jit(rule.init), look(rule)
   for i in range(3):
-    one = rule.init(keys[i], weights['w'][i])
-    chex.assert_trees_all_equal(rule.apply(*one, None), deployed[i])
-    chex.assert_trees_all_close(rule.apply(*one, keys[i]), training[i], atol=1e-6)
-    chex.assert_trees_all_equal(rule.facts(one, True), jax.tree.map(lambda x, i=i: x[i], facts))
+    deployed, facts, training = jax.tree.map(lambda x, i=i: x[i], stacked)
+    found = alone(init(keys[i], weights['w'][i]), keys[i])
+    chex.assert_trees_all_equal(found[:2], (deployed, facts))
+    chex.assert_trees_all_close(found[2], training, atol=1e-6)
   assert reparam.update(slots, weights)['w'].keys() == slots.state['w'].keys()
 
 
@@ -276,7 +279,7 @@ def test_soft_facts_are_differentiable_in_the_decisions(name):
     weighed = lambda f: jnp.sum(f.ravel() * jnp.arange(1., 1. + f.size))  # unlike weights: a softmax sums to one
     return sum(map(weighed, facts), jnp.float32(0.))
 
-  grads = tree.leaves(jax.grad(cost)(slots.phi))
+  grads = tree.leaves(jax.jit(jax.grad(cost))(slots.phi))
   for path, decision in decisions.items():
     assert bool(jnp.isfinite(grads[path]).all())
     assert not decision or bool(jnp.any(grads[path] != 0)), path

@@ -1,7 +1,9 @@
 """Which operator runs: supernets made of `Choice`s, rules on their leaves, gradients and remedies of a search."""
+from effjax.search import encoding, nas_bench_201, nas_bench_macro
 from effjax.search.architecture_gradient import finite_differences, first_order, implicit, unrolled
 from effjax.search.binary_gates import binary_gates
 from effjax.search.choice import Choice, Skip
+from effjax.search.darts_space import DARTSSpace, count_cells, edge_names
 from effjax.search.derive import argmax, derive, derive_cell
 from effjax.search.dirichlet import anchor_distance, dirichlet
 from effjax.search.dominant_eigenvalue import dominant_eigenvalue, should_stop
@@ -9,6 +11,9 @@ from effjax.search.exponentiated_gradient import exponentiated_gradient
 from effjax.search.gumbel import gumbel
 from effjax.search.mbconv import MBConvNet
 from effjax.search.mirror_softmax import mirror_softmax
+from effjax.search.mixed import Decision, Decisions, Mixed
+from effjax.search.nas_bench_201 import NASBench201
+from effjax.search.nas_bench_macro import NASBenchMacro
 from effjax.search.path_dropout import path_dropout
 from effjax.search.perturbation import perturbation
 from effjax.search.regularizers import AuxiliarySkip, distance_from_one_hot, entropy, total_entropy
@@ -18,9 +23,10 @@ from effjax.search.softmax import softmax
 from effjax.search.straight_through_gumbel import straight_through_gumbel
 from effjax.search.uniform_path import uniform_path
 
-__all__ = ['AuxiliarySkip', 'Baseline', 'Choice', 'MBConvNet', 'Skip', 'anchor_distance', 'argmax', 'baseline',
-           'binary_gates', 'derive', 'derive_cell', 'dirichlet', 'distance_from_one_hot', 'dominant_eigenvalue',
-           'entropy', 'exponentiated_gradient', 'finite_differences', 'first_order', 'gumbel', 'implicit',
-           'log_probability', 'mirror_softmax', 'path_dropout', 'perturbation', 'score_function', 'should_stop',
-           'sigmoid', 'softmax', 'straight_through_gumbel', 'total_entropy', 'uniform_path', 'unrolled',
-           'zero_one_loss']
+__all__ = ['AuxiliarySkip', 'Baseline', 'Choice', 'DARTSSpace', 'Decision', 'Decisions', 'MBConvNet', 'Mixed',
+           'NASBench201', 'NASBenchMacro', 'Skip', 'anchor_distance', 'argmax', 'baseline', 'binary_gates',
+           'count_cells', 'derive', 'derive_cell', 'dirichlet', 'distance_from_one_hot', 'dominant_eigenvalue',
+           'edge_names', 'encoding', 'entropy', 'exponentiated_gradient', 'finite_differences', 'first_order',
+           'gumbel', 'implicit', 'log_probability', 'mirror_softmax', 'nas_bench_201', 'nas_bench_macro',
+           'path_dropout', 'perturbation', 'score_function', 'should_stop', 'sigmoid', 'softmax',
+           'straight_through_gumbel', 'total_entropy', 'uniform_path', 'unrolled', 'zero_one_loss']

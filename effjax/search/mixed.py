@@ -72,8 +72,8 @@ class Mixed(nn.Module):
   def __call__(self, x: Float[Array, '*s'], p: Float[Array, ' n'] | None, train: bool) -> Float[Array, '*s2']:
     n, where = len(self.ops), f'Mixed {"/".join(self.path) or "(top)"}'
     if n != (1 if p is None else len(p)):
-      raise EffjaxError(f'{where}: {n} operators, wanted {"1 without p" if p is None else f"{len(p)}, one per entry of p"}'
-                        ': give each entry its operator')
+      wanted = '1 without p' if p is None else f'{len(p)}, one per entry of p'
+      raise EffjaxError(f'{where}: {n} operators, wanted {wanted}: give each entry its operator')
     ys = [op(x, train) for op in self.ops]
     for op, y in zip(self.ops, ys, strict=True):
       if y.shape != ys[0].shape:

@@ -2,7 +2,7 @@
 import dataclasses
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import MappingProxyType
 
 import flax.linen as nn
@@ -77,6 +77,10 @@ class NASBench201(Block):
 
   Raises:
     EffjaxError: an unknown operator; an architecture of another space; images whose sides four does not divide.
+
+  With 10 classes the network of an architecture has 73,306 + 243,040 n3x3 + 28,000 n1x1 parameters, and for images of
+  32x32 it does 7,783,040 + 35,389,440 n3x3 + 3,932,160 n1x1 multiply-accumulates; the benchmark adds the 10 of a bias.
+  An operator that leads nowhere counts too.
 
   Differs from the paper: padding 'SAME' puts the odd row of strides 2 behind the image; 'symmetric' before it.
 

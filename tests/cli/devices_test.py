@@ -20,8 +20,7 @@ from effjax import export
 from effjax.cli import phases
 
 STEPS, RATE = 8, 1e-4
-WAYS = [('mesh', 2), pytest.param('mesh', 4, marks=pytest.mark.slow), pytest.param('pmap', 2, marks=pytest.mark.slow),
-        ('pmap', 4)]
+WAYS = [*(pytest.param(*way, marks=pytest.mark.slow) for way in [('mesh', 2), ('mesh', 4), ('pmap', 2)]), ('pmap', 4)]
 job = importlib.import_module('effjax.cli.joint')
 
 

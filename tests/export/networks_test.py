@@ -20,9 +20,9 @@ def beside(path):
   return module
 
 
-NAMES = '''resnet pre_activation mobilenet_v3 efficientnet shufflenet_v1 darts_cell unet vit decoder ds_cnn two_heads
+NAMES = '''resnet pre_activation mobilenet_v3 shufflenet_v1 darts_cell unet decoder ds_cnn two_heads
     channels_first'''.split()
-OTHERS = '''plain densenet googlenet squeezenet mobilenet_v1 mobilenet_v2 shufflenet_v2 atrous convnext autoencoder
+OTHERS = '''vit efficientnet plain densenet googlenet squeezenet mobilenet_v1 mobilenet_v2 shufflenet_v2 atrous convnext autoencoder
     group_norm'''.split()  # what is new in these is in those above, too
 
 
@@ -36,11 +36,11 @@ def test_every_code_of_every_tensor(name, given, tmp_path):
   assert report.same, [row for row in report.tensors if min(row.xnnpack.equal, row.builtin.equal) < 1]
 
 
-FORMATS = ['mobilenet_v2 4 8', 'darts_cell 3 8', 'autoencoder 2 8', 'resnet 8 16', 'unet 8 16', 'googlenet 8 16',
-           'efficientnet 4 16']
+FORMATS = ['mobilenet_v2 4 8', 'autoencoder 2 8', 'resnet 8 16']
+MORE = ['darts_cell 3 8', 'unet 8 16', 'googlenet 8 16', 'efficientnet 4 16']
 
 
-@pytest.mark.parametrize('case', FORMATS)
+@pytest.mark.parametrize('case', [*FORMATS, *(pytest.param(case, marks=pytest.mark.slow) for case in MORE)])
 def test_other_bits_of_weights_and_activations(case, given, tmp_path):
   name, bits, activations = case.split()
   ready = given(name, int(bits), int(activations))
@@ -62,7 +62,7 @@ def test_two_bits_four_to_a_byte(given, tmp_path):
   assert not (tmp_path / 'none.tflite').exists()
 
 
-@pytest.mark.parametrize('name', ['vit', 'two_heads', 'unet', 'shufflenet_v1'])
+@pytest.mark.parametrize('name', [pytest.param('vit', marks=pytest.mark.slow), 'two_heads', 'unet', 'shufflenet_v1'])
 def test_a_fixed_batch_and_names_of_the_signature(name, given, tmp_path):
   ready = given(name)
   network = ready.network()

@@ -6,6 +6,7 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 PATH = pathlib.Path(__file__).parents[2] / 'projects' / 'thundernet_raccoon' / 'train.py'
 spec = importlib.util.spec_from_file_location('thundernet_raccoon', PATH)
@@ -45,6 +46,7 @@ def test_average_precision_of_known_predictions():
   assert 0 <= project.evaluated(project.constant(part), part, size=3) <= 1
 
 
+@pytest.mark.slow
 def test_a_few_steps(capsys):
   options = argparse.Namespace(steps=6, batch_size=4, rate=1e-3, decay=1e-4, seed=0, every=2)
   net = project.network().copy(features=(8, 16, 32), depths=(1, 1, 1), stem=8, head=0, squeeze=1, rpn=16, hidden=16,

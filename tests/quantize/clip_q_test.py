@@ -34,10 +34,16 @@ def reference(w, prune, bits):
   return y, below
 
 
+def compiled(*options):
+  """The rule as one program: operation by operation each test would compile hundreds."""
+  rule = quantize.clip_q(*options)
+  return rule._replace(apply=jax.jit(rule.apply), facts=jax.jit(rule.facts, static_argnums=1))
+
+
 @pytest.mark.parametrize('prune', [0., .3, .6, .95])
 @pytest.mark.parametrize('bits', [2, 4, 6])
 def test_values_and_gradient(prune, bits):
-  rule = quantize.clip_q(prune, bits)
+  rule = compiled(prune, bits)
   y, pull = jax.vjp(lambda w: rule.apply(w, {}, {}, KEY), W)
   np.testing.assert_allclose(np.ravel(y), reference(W, prune, bits)[0], rtol=1e-5, atol=1e-6)
   np.testing.assert_array_equal(pull(jnp.cos(W))[0], jnp.cos(W))
@@ -45,7 +51,7 @@ def test_values_and_gradient(prune, bits):
 
 @pytest.mark.parametrize(('prune', 'bits'), [(.6, 4), (.25, 2), (0., 3), (.9, 8)])
 def test_sparsity_is_exact_values_are_few_and_the_sum_is_kept(prune, bits):
-  rule, w = quantize.clip_q(prune, bits), np.asarray(jax.random.normal(KEY, (2000,)))
+  rule, w = compiled(prune, bits), np.asarray(jax.random.normal(KEY, (2000,)))
   y = np.asarray(rule.apply(jnp.asarray(w), {}, {}, None))
   for side in (w > 0, w < 0):
     assert (y[side] == 0).sum() == np.rint(np.float32(prune) * side.sum())
@@ -54,14 +60,14 @@ def test_sparsity_is_exact_values_are_few_and_the_sum_is_kept(prune, bits):
 
 
 def test_the_reference_figures_of_sixty_percent_and_four_bits():
-  y = np.asarray(quantize.clip_q(.6, 4).apply(jax.random.normal(KEY, (10000,)), {}, {}, None))
+  y = np.asarray(compiled(.6, 4).apply(jax.random.normal(KEY, (10000,)), {}, {}, None))
   assert (y == 0).mean() == pytest.approx(.6, abs=1e-4) and len(np.unique(y[y != 0])) == 15
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(hnp.arrays(np.float32, (4, 5), elements=st.floats(-8, 8, width=32)), st.integers(2, 8), st.floats(0, .99))
 def test_levels_ascend_and_hold_every_value(w, bits, prune):
-  rule = quantize.clip_q(prune, bits)
+  rule = compiled(prune, bits)
   slots = rule.init(KEY, jnp.asarray(w))
   y, fact = np.asarray(rule.apply(*slots, None)), rule.facts(slots, True)
   levels = np.asarray(fact.levels)
@@ -75,7 +81,7 @@ def test_levels_ascend_and_hold_every_value(w, bits, prune):
 @pytest.mark.parametrize('bits', [2, 8])
 def test_degenerate_arrays(w, bits):
   """One value a side, one sign, zeros, extremes: without clipping, few values are kept as they are."""
-  rule = quantize.clip_q(0., bits)
+  rule = compiled(0., bits)
   slots = rule.init(KEY, w)
   y, levels = rule.apply(*slots, None), np.asarray(rule.facts(slots, True).levels)
   assert np.isfinite(y).all() and np.isfinite(levels).all()
@@ -84,7 +90,7 @@ def test_degenerate_arrays(w, bits):
 
 
 def test_clipped_weights_come_back_when_they_grow():
-  rule = quantize.clip_q(.5, 3)
+  rule = compiled(.5, 3)
   w = jnp.array([.1, .2, .3, .4, -1., -2.])
   assert float(rule.apply(w, {}, {}, KEY)[0]) == 0.
   grad = jax.grad(lambda w: rule.apply(w, {}, {}, KEY)[0])(w)
@@ -95,7 +101,7 @@ def test_clipped_weights_come_back_when_they_grow():
 
 def test_the_two_sides_have_thresholds_of_their_own():
   w = jnp.concatenate([jnp.linspace(1., 2., 10), -jnp.linspace(.01, .02, 10)])
-  y = quantize.clip_q(.5, 4).apply(w, {}, {}, None)
+  y = compiled(.5, 4).apply(w, {}, {}, None)
   np.testing.assert_array_equal(y == 0, ([True] * 5 + [False] * 5) * 2)
 
 

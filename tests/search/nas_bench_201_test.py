@@ -8,10 +8,22 @@ import pytest
 
 from effjax import cost, graph, tree
 from effjax.errors import EffjaxError
+from effjax.graph.profile import counts
 from effjax.reparam import Fact, at, chain
 from effjax.search import softmax
 from effjax.search.encoding import count, decode, draw, encode, one_hot, put, space_of
-from effjax.search.nas_bench_201 import EDGES, OPERATORS, SPACE, NASBench201, Reduction, parse, row_of, to_text
+from effjax.search.nas_bench_201 import (
+    EDGES,
+    OPERATORS,
+    SPACE,
+    Cell201,
+    NASBench201,
+    Reduction,
+    ReLUConvBN,
+    parse,
+    row_of,
+    to_text,
+)
 
 KEY = jax.random.key(0)
 TABLE = pathlib.Path(__file__).parents[2] / '../shared/data/nas/nasbench201.npz'
@@ -31,13 +43,22 @@ def function(net, variables):
   return lambda params, x: net.apply({'params': params, 'batch_stats': statistics}, x, False)
 
 
+def variables_of(net):
+  """Variables that are all away from where they start."""
+  random = np.random.default_rng(0)
+  shapes = jax.eval_shape(lambda: net.init(KEY, X, False))
+  return jax.tree.map(lambda x: jnp.asarray(random.uniform(.1, .5, x.shape), jnp.float32), shapes)
+
+
 @pytest.fixture(scope='module')
 def supernet():
   net = NASBench201(10, **TINY)
-  variables = jax.jit(lambda key: net.init(key, X, False))(KEY)
-  leaves, tree_of = jax.tree.flatten(variables['params'])
-  noisy = [x + .1 * jax.random.normal(key, x.shape) for x, key in zip(leaves, jax.random.split(KEY, len(leaves)))]
-  return net, {**variables, 'params': jax.tree.unflatten(tree_of, noisy)}
+  return net, variables_of(net)
+
+
+@pytest.fixture(scope='module')
+def forward(supernet):
+  return jax.jit(lambda variables: supernet[0].apply(variables, X, False))
 
 
 @pytest.mark.parametrize('architecture', ARCHITECTURES, ids=to_text)
@@ -59,19 +80,18 @@ def test_multiply_accumulates():
   variables = jax.eval_shape(lambda: net.init(KEY, x, False))
   found = graph.profile(function(net, variables), variables['params'], x)
   n3x3, n1x1, pools = operators(ARCHITECTURES[0])
-  assert sum(graph.counts(row).macs for row in found.rows) == 7_783_040 + 35_389_440 * n3x3 + 3_932_160 * n1x1
+  assert sum(counts(row).macs for row in found.rows) == 7_783_040 + 35_389_440 * n3x3 + 3_932_160 * n1x1
   assert (35_389_440 + 3 * entries, 3_932_160 + 3 * entries, 9 * entries) == (35_819_520, 4_362_240, 1_290_240)
-  written = [graph.counts(row).written for row in found.ops if row.kind == 'pool' and 'edge' in row.scope]
+  written = [counts(row).written for row in found.ops if row.kind == 'pool' and 'edge' in row.scope]
   assert sum(written) == pools * entries
 
 
 @pytest.mark.parametrize('architecture', ARCHITECTURES, ids=to_text)
-def test_a_one_hot_supernet_is_the_network_of_the_architecture(supernet, architecture):
-  net, variables = supernet
+def test_a_one_hot_supernet_is_the_network_of_the_architecture(supernet, forward, architecture):
+  variables = supernet[1]
   chosen = {**variables, 'params': put(variables['params'], one_hot(SPACE, architecture))}
   alone = NASBench201(10, architecture=architecture, **TINY)
-  np.testing.assert_allclose(jax.jit(lambda v: net.apply(v, X, False))(chosen),
-                             jax.jit(lambda v: alone.apply(v, X, False))(variables), rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(forward(chosen), alone.apply(variables, X, False), rtol=1e-5, atol=1e-5)
   own = tree.leaves(jax.eval_shape(lambda: alone.init(KEY, X, False)))
   theirs = tree.leaves(variables)
   assert {path: x.shape for path, x in own.items()} == {path: theirs[path].shape for path in own}
@@ -79,7 +99,6 @@ def test_a_one_hot_supernet_is_the_network_of_the_architecture(supernet, archite
 
 def test_a_cell_by_hand(supernet):
   """With equal weights: every edge is the mean of 0, x, two convolutions and the pool."""
-  from effjax.search.nas_bench_201 import Cell201, ReLUConvBN
   variables = {kind: part['stage1_cell1'] for kind, part in supernet[1].items()}
   x = jax.random.normal(KEY, (2, 6, 6, 4))
 
@@ -111,8 +130,10 @@ def test_the_reduction_by_hand():
   assert float(y.min()) < 0
 
 
-def test_six_leaves_search_with_rules_and_every_leaf_trains(supernet):
-  net, variables = supernet
+def test_six_leaves_search_with_rules_and_every_leaf_trains():
+  """Not compiled: the cells repeat a few small programs."""
+  net = NASBench201(10, operators=('none', 'nor_conv_1x1', 'avg_pool_3x3'), **TINY)
+  variables = variables_of(net)
   reparam = chain(at('edges/.*/choice', softmax()))
   slots = reparam.init(KEY, variables['params'])
   assert list(slots.phi[0]) == [*SPACE] == [*space_of(net, X, False)]
@@ -122,25 +143,26 @@ def test_six_leaves_search_with_rules_and_every_leaf_trains(supernet):
     y, _ = net.apply({**variables, 'params': params}, X, True, mutable=['batch_stats'])
     return jnp.sum(jnp.sin(y) * jnp.arange(1., 21.).reshape(2, 10))
 
-  theta, phi = jax.jit(jax.grad(loss, (0, 1)))(slots.theta, slots.phi)
+  theta, phi = jax.grad(loss, (0, 1))(slots.theta, slots.phi)
   still = [path for path, g in tree.leaves((theta, phi)).items() if not np.any(g)]
   assert still == []
 
 
-def test_guards_costs_and_shrinking_see_the_shared_choices(supernet):
+def test_guards_costs_and_shrinking_see_the_shared_choices():
   """The profile of the supernet with hard facts counts what is left when the architecture is cut out of it."""
-  net, variables = supernet
-  fn, architecture, params = function(net, variables), ARCHITECTURES[0], variables['params']
+  names = ('none', 'skip_connect', 'nor_conv_1x1')
+  space, net = dict.fromkeys(SPACE, names), NASBench201(10, operators=names, **TINY)
+  variables = variables_of(net)
+  params = variables['params']
+  architecture = dict(zip(SPACE, [*names, *names[::-1]]))
+  fn = function(net, variables)
   found = graph.profile(fn, params, X[:1])
-  ops = {f'edge{k}': {name: i for i, name in enumerate(OPERATORS)} for k in range(6)}
   for row in found.rows:
-    parts = row.path.split('/')
-    own = ((f'edges/{parts[1]}/choice', ops[parts[1]][parts[2]]),) if parts[1] in ops else ()
-    assert row.guards == own
-  facts = {path: Fact(choice=p) for path, p in one_hot(SPACE, architecture).items()}
-  keep = np.ones(graph.channels(fn, params, X[:1]).size, bool)
-  chosen = dict(zip(SPACE, encode(SPACE, architecture).tolist()))
-  small, less = graph.shrink(fn, params, keep, X[:1], choose=chosen)
+    edge = row.path.split('/')[1]
+    assert row.guards == (((f'edges/{edge}/choice', 2),) if edge.startswith('edge') else ())
+  facts = {path: Fact(choice=p) for path, p in one_hot(space, architecture).items()}
+  keep = np.ones(found.groups.size, bool)
+  small, less = graph.shrink(fn, params, keep, X[:1], choose=dict(zip(space, encode(space, architecture).tolist())))
   again = graph.profile(small, less, X[:1])
   assert cost.macs(found, facts) == cost.macs(again, {}) > 0
   assert cost.params(found, facts) == sum(x.size for x in jax.tree.leaves(less))

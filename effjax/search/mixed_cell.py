@@ -1,0 +1,120 @@
+"""The cell of a search: states that are sums over edges, each edge a sum of operators."""
+import functools
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from effjax.layers.batch_norm import BatchNorm
+from effjax.layers.block import Block
+from effjax.layers.channel_shuffle import channel_shuffle
+from effjax.layers.conv_bn import ConvBN
+from effjax.layers.factorized_reduce import FactorizedReduce
+from effjax.layers.max_pool import max_pool
+from effjax.layers.operations import OPERATIONS
+from effjax.search.mixed import Decision, Mixed
+
+NODES = 4
+EDGES = tuple((i, j) for j in range(2, 2 + NODES) for i in range(j))  # from state to state; 0 and 1 are the inputs
+
+
+class CellWeights(nn.Module):
+  """The weights that all cells of a kind share: of each edge's operators, and of the edges into each state or None.
+
+  Args:
+    operators: of every edge: parameters `edge0/choice` ...
+    normalize: whether edges are weighed: parameters `node2_edges` ..., equal at the start.
+
+  >>> import jax
+  >>> p, q = CellWeights(('none', 'skip_connect'), True).init_with_output(jax.random.key(0))[0]
+  >>> len(p), q[0]
+  (14, Array([0.5, 0.5], dtype=float32))
+  """
+  operators: tuple[str, ...]
+  normalize: bool = False
+
+  @nn.compact
+  def __call__(self) -> tuple[tuple[Float[Array, ' n_ops'], ...], tuple[Float[Array, ' _'], ...] | None]:
+    p = tuple(Decision(self.operators, name=f'edge{k}')() for k in range(len(EDGES)))
+    equal = lambda j: self.param(f'node{j}_edges', lambda key: jnp.full(j, 1 / j, jnp.float32))
+    return p, tuple(equal(j) for j in range(2, 2 + NODES)) if self.normalize else None
+
+
+class MixedCell(Block):
+  """`state[j] = sum_{i < j} [q_ji] edge_ij(state[i])`, states 2 to 5 concatenated; edges are `Mixed` operators.
+
+  `[n, h, w, *] -> [n, h / strides, w / strides, 4 features]`; x0 and x1 get `features` channels first, as in `Cell`,
+  whose parameters under `fit0` and `fit1` these are too.
+
+  Args:
+    features: channels of every state.
+    operators: of every edge.
+    strides: 2 reduces: of those edges that read states 0 and 1.
+    reduced: whether x0 is twice as high and wide as x1.
+    partial: as in `DARTSSpace`.
+    others: as in `Block`.
+
+  Called with p, the weights of each edge's operators, and q, those of the edges into each state, or None.
+
+  Source: Liu, Simonyan, Yang, "DARTS", ICLR 2019, arXiv:1806.09055, survey [68].
+
+  >>> import jax
+  >>> cell, x = MixedCell(4, ('skip_connect', 'sep_conv_3x3'), partial=2), jnp.ones((1, 8, 8, 3))
+  >>> cell.init_with_output(jax.random.key(0), x, x, (jnp.ones(2),) * 14, None, False)[0].shape
+  (1, 8, 8, 16)
+  """
+  features: int
+  operators: tuple[str, ...]
+  strides: int = 1
+  reduced: bool = False
+  partial: int = 1
+
+  @nn.compact
+  def __call__(self, x0: Float[Array, 'n h0 w0 c0'], x1: Float[Array, 'n h w c1'], p: Sequence[Float[Array, ' n_ops']],
+               q: Sequence[Float[Array, ' _']] | None, train: bool) -> Float[Array, 'n h2 w2 c']:
+    fit = lambda name, x: ConvBN(self.features, 1, activation=None, name=name, **self.same)(nn.relu(x), train)
+    half = lambda x: FactorizedReduce(self.features, name='fit0', **self.same)(x, train)
+    states = [half(x0) if self.reduced else fit('fit0', x0), fit('fit1', x1)]
+    for j in range(2, 2 + NODES):
+      into = [(i, k) for k, (i, to) in enumerate(EDGES) if to == j]
+      ys = [self._edge(k, i, states[i], p[k], train) for i, k in into]
+      ys = ys if q is None else [q[j - 2][i].astype(y.dtype) * y for i, y in enumerate(ys)]
+      states.append(functools.reduce(jnp.add, ys))
+    return jnp.concatenate(states[2:], -1)
+
+  def _edge(self, k, i, x, p, train):
+    """The sum of operators, of some of the channels if only they go through it."""
+    strides, some = self.strides if i < 2 else 1, self.features // self.partial
+    ops = tuple(self._operator(name, some, strides) for name in self.operators)
+    y = Mixed(ops, name=f'edge{k}')(x[..., :some] if self.partial > 1 else x, p, train)
+    if self.partial == 1:
+      return y
+    past = x[..., some:] if strides == 1 else max_pool(x[..., some:], 2, 2, 'SAME')
+    return channel_shuffle(jnp.concatenate([y, past], -1), self.partial)
+
+  def _operator(self, name, features, strides):
+    if 'pool' in name:
+      return PoolBN(name, strides, name=name, parent=None, **self.same)
+    return OPERATIONS[name](features, strides, name=name, parent=None, **self.same)
+
+
+class PoolBN(Block):
+  """`y = BatchNorm(pool(x))`: without it a pool's output is larger than that of the other operators.
+
+  Args:
+    operation: 'max_pool_3x3' or 'avg_pool_3x3'.
+    strides: in both directions.
+    others: as in `Block`.
+
+  >>> import jax
+  >>> PoolBN('max_pool_3x3', 2).init_with_output(jax.random.key(0), jnp.ones((1, 8, 8, 3)), False)[0].shape
+  (1, 4, 4, 3)
+  """
+  operation: str
+  strides: int = 1
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'n h w c'], train: bool) -> Float[Array, 'n h2 w2 c']:
+    y = OPERATIONS[self.operation](x.shape[-1], self.strides, name='pool', **self.same)(x, train)
+    return BatchNorm(name='bn', **self.same)(y, train)
