@@ -1,5 +1,6 @@
 """A choice between operators: their sum, each times an entry of an ordinary parameter."""
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -37,15 +38,25 @@ class Choice(nn.Module):
     if n == 0:
       raise EffjaxError(f'Choice {_where(self)}: no candidates for an input of shape {x.shape}: give it an operator')
     p = self.param('choice', lambda key: jnp.full(n, 1 / n, jnp.float32))
-    ys = [op(x, train) for op in self.ops]
-    for op, y in zip(self.ops, ys, strict=True):
-      if y.shape != ys[0].shape:
-        raise EffjaxError(f'Choice {_where(self)}: candidate {op.name!r} gives shape {y.shape}, candidate '
-                          f'{self.ops[0].name!r} gives {ys[0].shape}: all candidates must give one shape')
-    total = p[0].astype(ys[0].dtype) * ys[0]
-    for i in range(1, n):
-      total = total + p[i].astype(ys[i].dtype) * ys[i]
-    return total
+    return weighted_sum(f'Choice {_where(self)}', p, self.ops, [op(x, train) for op in self.ops])
+
+
+def weighted_sum(who: str, p: Float[Array, ' n'], ops: Sequence[nn.Module], ys: Sequence[Array]) -> Array:
+  """`sum_i p_i y_i` of what the candidates gave: the sum that `Choice` and `Mixed` are.
+
+  Each y is multiplied by a single entry of p, which is how `effjax.graph` sees that the entry guards it.
+
+  Raises:
+    EffjaxError: candidates of different output shapes; `who` asks.
+
+  >>> weighted_sum('Choice', jnp.array([2., 3.]), (Skip(), Skip()), [jnp.ones(1), jnp.ones(1)])
+  Array([5.], dtype=float32)
+  """
+  for op, y in zip(ops, ys, strict=True):
+    if y.shape != ys[0].shape:
+      raise EffjaxError(f'{who}: candidate {op.name!r} gives shape {y.shape}, candidate {ops[0].name!r} gives '
+                        f'{ys[0].shape}: all candidates must give one shape')
+  return functools.reduce(jnp.add, [p[i].astype(y.dtype) * y for i, y in enumerate(ys)])
 
 
 class Skip(nn.Module):

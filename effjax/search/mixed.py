@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from effjax.errors import EffjaxError
+from effjax.search.choice import weighted_sum
 
 
 class Decision(nn.Module):
@@ -75,13 +76,4 @@ class Mixed(nn.Module):
       wanted = '1 without p' if p is None else f'{len(p)}, one per entry of p'
       raise EffjaxError(f'{where}: {n} operators, wanted {wanted}: give each entry its operator')
     ys = [op(x, train) for op in self.ops]
-    for op, y in zip(self.ops, ys, strict=True):
-      if y.shape != ys[0].shape:
-        raise EffjaxError(f'{where}: operator {op.name!r} gives shape {y.shape}, operator {self.ops[0].name!r} gives '
-                          f'{ys[0].shape}: all operators must give one shape')
-    if p is None:
-      return ys[0]
-    total = p[0].astype(ys[0].dtype) * ys[0]
-    for i in range(1, n):
-      total = total + p[i].astype(ys[i].dtype) * ys[i]
-    return total
+    return ys[0] if p is None else weighted_sum(where, p, self.ops, ys)

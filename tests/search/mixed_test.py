@@ -41,7 +41,7 @@ ERRORS = {
         lambda: Mixed(ops()[:1]).init(KEY, X, P, False),
     'Mixed (top): 2 operators, wanted 1 without p: give each entry its operator':
         lambda: Mixed(ops()).init(KEY, X, None, False),
-    "Mixed (top): operator 'wide' gives shape (2, 4, 4, 5), operator 'skip' gives (2, 4, 4, 3): all operators must give "
+    "Mixed (top): candidate 'wide' gives shape (2, 4, 4, 5), candidate 'skip' gives (2, 4, 4, 3): all candidates must give "
     'one shape': lambda: Mixed((Skip(name='skip'), ConvBN(5, name='wide'))).init(KEY, X, P, False)}
 
 
