@@ -28,7 +28,8 @@ def binary_gates(*, paths: int = 1) -> Rule:
   Raises:
     EffjaxError: paths is not 1 or 2; a leaf that is not a vector; two paths of a single operator.
 
-  Differs from the paper: all operators run and closed gates multiply by 0, so no memory is saved.
+  Differs from the paper: all operators run and closed gates multiply by 0, so no memory is saved: the gradient needs
+  what each would have given. With the `one_path` of a choice it would have the entry of the open gate alone.
 
   Source: Cai, Zhu, Han, "ProxylessNAS: Direct Neural Architecture Search on Target Task and Hardware", ICLR 2019,
   arXiv:1812.00332.

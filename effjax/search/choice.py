@@ -18,6 +18,10 @@ class Choice(nn.Module):
 
   Args:
     ops: modules called as `op(x, train)`, all with one output shape; a module's own name is kept in the tree.
+    one_path: only the operator of the largest entry runs, `y = p_i op_i(x)`, and nothing of it is kept for the backward
+      pass but x: a training step takes the memory of one operator. For rules that draw one-hots: y is the sum then. Its
+      gradient has the entry of the drawn operator alone, as GDAS has it; BatchNorm's statistics of the others stay.
+      `effjax.graph` does not look into it: profile, shrink and export with False, on the same parameters.
 
   Raises:
     EffjaxError: no candidates, or candidates of different output shapes.
@@ -30,6 +34,7 @@ class Choice(nn.Module):
   (Array([[1., 1.]], dtype=float32), {'params': {'choice': Array([0.5, 0.5], dtype=float32)}})
   """
   ops: tuple[nn.Module, ...]
+  one_path: bool = False
   preserve_adopted_names = True
 
   @nn.compact
@@ -38,16 +43,31 @@ class Choice(nn.Module):
     if n == 0:
       raise EffjaxError(f'Choice {_where(self)}: no candidates for an input of shape {x.shape}: give it an operator')
     p = self.param('choice', lambda key: jnp.full(n, 1 / n, jnp.float32))
-    return weighted_sum(f'Choice {_where(self)}', p, self.ops, [op(x, train) for op in self.ops])
+    return mixture(f'Choice {_where(self)}', self, p, x, train)
+
+
+def mixture(who: str, choice: nn.Module, p: Float[Array, ' n'], x: Array, train: bool) -> Array:
+  """What `Choice` and `Mixed` do: `sum_i p_i op_i(x, train)` of `choice.ops`, or its largest term with `one_path`.
+
+  Raises:
+    EffjaxError: candidates of different output shapes; `who` asks.
+  """
+  if not choice.one_path or choice.is_initializing():
+    return weighted_sum(who, p, choice.ops, [op(x, train) for op in choice.ops])
+  # Without remat each branch would keep what all of them need: a switch has one set of residuals.
+  branches = [nn.remat(lambda choice, x, k=k: choice.ops[k](x, train)) for k in range(len(choice.ops))]
+  i = jnp.argmax(p)
+  y = nn.switch(i, branches, choice, x)
+  return p[i].astype(y.dtype) * y
 
 
 def weighted_sum(who: str, p: Float[Array, ' n'], ops: Sequence[nn.Module], ys: Sequence[Array]) -> Array:
-  """`sum_i p_i y_i` of what the candidates gave: the sum that `Choice` and `Mixed` are.
+  """`sum_i p_i y_i` of what the candidates gave: `who` asks.
 
   Each y is multiplied by a single entry of p, which is how `effjax.graph` sees that the entry guards it.
 
   Raises:
-    EffjaxError: candidates of different output shapes; `who` asks.
+    EffjaxError: candidates of different output shapes.
 
   >>> weighted_sum('Choice', jnp.array([2., 3.]), (Skip(), Skip()), [jnp.ones(1), jnp.ones(1)])
   Array([5.], dtype=float32)

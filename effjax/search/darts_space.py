@@ -82,6 +82,7 @@ class DARTSSpace(Block):
   operators: tuple[str, ...] = OPERATORS
   affine: bool = False
   partial: int = 1
+  one_path: bool = False
   epsilon: float = dataclasses.field(default=1e-5, kw_only=True)
 
   @nn.compact
@@ -95,8 +96,9 @@ class DARTSSpace(Block):
     for i, kind in enumerate(kinds):
       strides = 1 + KINDS.index(kind)
       features, reduced = features * strides, i > 0 and kinds[i - 1] == 'reduce'
-      x0, x1 = x1, cell(features, self.operators, strides, reduced, self.partial, name=f'cell{i + 1}', **self.same)(
-          x0, x1, *weights[kind], train)
+      now = cell(features, self.operators, strides, reduced, self.partial, self.one_path, name=f'cell{i + 1}',
+                 **self.same)
+      x0, x1 = x1, now(x0, x1, *weights[kind], train)
     return Dense(self.num_classes, name='classifier', **self.same)(x1.mean((1, 2)))
 
   def _check(self):

@@ -30,6 +30,7 @@ class MBConvNet(nn.Module):
     operators: names: `mb<expand>_k<kernel>` (InvertedResidual), `sep_k<kernel>` (DepthwiseSeparable), `skip`, which is
       offered only where strides is 1 and the channels stay.
     head: channels of the 1x1 convolution behind the blocks.
+    one_path: as in `Choice`.
     axis_name, dtype: as in `ConvBN`.
 
   Raises:
@@ -50,6 +51,7 @@ class MBConvNet(nn.Module):
   blocks: tuple[tuple[int, int], ...] = ((16, 1), (24, 2), (24, 1), (32, 2), (32, 1))
   operators: tuple[str, ...] = ('mb3_k3', 'mb6_k3', 'mb3_k5', 'sep_k3', 'skip')
   head: int = 64
+  one_path: bool = False
   axis_name: str | None = None
   dtype: DTypeLike | None = None
 
@@ -70,7 +72,7 @@ class MBConvNet(nn.Module):
                         f'{features} channels with strides {strides}: add one besides skip')
     if len(offered) == 1:
       return make(offered[0], name=name)
-    return Choice(tuple(make(op, name=op, parent=None) for op in offered), name=name)
+    return Choice(tuple(make(op, name=op, parent=None) for op in offered), self.one_path, name=name)
 
 
 def _operator(op, features, strides, *, axis_name, dtype, **where):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from effjax.errors import EffjaxError
-from effjax.search.choice import weighted_sum
+from effjax.search.choice import mixture
 
 
 class Decision(nn.Module):
@@ -55,6 +55,7 @@ class Mixed(nn.Module):
   Args:
     ops: modules called as `op(x, train)`, all with one output shape; a module's own name is kept in the tree, with p as
       without: parameters of the sum are those of the operator alone, and more.
+    one_path: as in `Choice`.
 
   Raises:
     EffjaxError: p of another length than ops; operators of different output shapes.
@@ -67,6 +68,7 @@ class Mixed(nn.Module):
   Array([5., 5.], dtype=float32)
   """
   ops: tuple[nn.Module, ...]
+  one_path: bool = False
   preserve_adopted_names = True
 
   @nn.compact
@@ -75,5 +77,4 @@ class Mixed(nn.Module):
     if n != (1 if p is None else len(p)):
       wanted = '1 without p' if p is None else f'{len(p)}, one per entry of p'
       raise EffjaxError(f'{where}: {n} operators, wanted {wanted}: give each entry its operator')
-    ys = [op(x, train) for op in self.ops]
-    return ys[0] if p is None else weighted_sum(where, p, self.ops, ys)
+    return self.ops[0](x, train) if p is None else mixture(where, self, p, x, train)

@@ -52,7 +52,7 @@ class MixedCell(Block):
     operators: of every edge.
     strides: 2 reduces: of those edges that read states 0 and 1.
     reduced: whether x0 is twice as high and wide as x1.
-    partial: as in `DARTSSpace`.
+    partial, one_path: as in `DARTSSpace`.
     others: as in `Block`.
 
   Called with p, the weights of each edge's operators, and q, those of the edges into each state, or None.
@@ -69,6 +69,7 @@ class MixedCell(Block):
   strides: int = 1
   reduced: bool = False
   partial: int = 1
+  one_path: bool = False
 
   @nn.compact
   def __call__(self, x0: Float[Array, 'n h0 w0 c0'], x1: Float[Array, 'n h w c1'], p: Sequence[Float[Array, ' n_ops']],
@@ -87,7 +88,7 @@ class MixedCell(Block):
     """The sum of operators, of some of the channels if only they go through it."""
     strides, some = self.strides if i < 2 else 1, self.features // self.partial
     ops = tuple(self._operator(name, some, strides) for name in self.operators)
-    y = Mixed(ops, name=f'edge{k}')(x[..., :some] if self.partial > 1 else x, p, train)
+    y = Mixed(ops, self.one_path, name=f'edge{k}')(x[..., :some] if self.partial > 1 else x, p, train)
     if self.partial == 1:
       return y
     past = x[..., some:] if strides == 1 else max_pool(x[..., some:], 2, 2, 'SAME')

@@ -73,6 +73,7 @@ class NASBench201(Block):
     cells: per stage.
     operators: on offer, in the order of each vector's entries.
     architecture: an operator for each of the six paths, as of `encoding.decode` or `parse`; None: the supernet.
+    one_path: of the supernet, as in `Choice`.
     others: as in `Block`.
 
   Raises:
@@ -97,6 +98,7 @@ class NASBench201(Block):
   cells: int = 5
   operators: tuple[str, ...] = OPERATORS
   architecture: Architecture | None = None
+  one_path: bool = False
   epsilon: float = dataclasses.field(default=1e-5, kw_only=True)
 
   @nn.compact
@@ -110,7 +112,7 @@ class NASBench201(Block):
       if stage:
         x = Reduction(features, name=f'reduction{stage}', **self.same)(x, train)
       for i in range(self.cells):
-        x = Cell201(features, names, name=f'stage{stage + 1}_cell{i + 1}', **self.same)(x, p, train)
+        x = Cell201(features, names, self.one_path, name=f'stage{stage + 1}_cell{i + 1}', **self.same)(x, p, train)
     x = BatchNorm(nn.relu, name='bn', **self.same)(x, train)
     return Dense(self.num_classes, name='classifier', **self.same)(x.mean((1, 2)))
 
@@ -131,6 +133,7 @@ class Cell201(Block):
   Args:
     features: channels of x, and of all nodes.
     operators: those of each edge.
+    one_path: as in `Choice`.
     others: as in `Block`.
 
   Called with the weights of each edge's operators; None for an edge with a single one.
@@ -142,6 +145,7 @@ class Cell201(Block):
   """
   features: int
   operators: tuple[tuple[str, ...], ...]
+  one_path: bool = False
 
   @nn.compact
   def __call__(self, x: Float[Array, 'n h w c'], p: Sequence[Float[Array, ' n_ops'] | None],
@@ -149,7 +153,7 @@ class Cell201(Block):
     nodes: dict[int, Array] = {0: x}
     for k, (i, j) in enumerate(EDGES):
       ops = tuple(self._operator(name) for name in self.operators[k])
-      y = Mixed(ops, name=f'edge{k}')(nodes[i], p[k], train)
+      y = Mixed(ops, self.one_path, name=f'edge{k}')(nodes[i], p[k], train)
       nodes[j] = nodes[j] + y if j in nodes else y
     return nodes[3]
 

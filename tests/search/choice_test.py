@@ -5,9 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from effjax import tree
 from effjax.errors import EffjaxError
 from effjax.layers import ConvBN
 from effjax.search.choice import Choice, Skip, check_choice
+from effjax.search.darts_space import DARTSSpace
+from effjax.search.mbconv import MBConvNet
+from effjax.search.mixed import Mixed
+from effjax.search.nas_bench_201 import NASBench201
 
 KEY = jax.random.key(0)
 X = jax.random.normal(KEY, (2, 4, 4, 3))
@@ -57,3 +62,74 @@ def test_an_empty_choice_is_refused():
 def test_a_kernel_is_not_a_choice():
   with pytest.raises(EffjaxError, match=r"gumbel: wants the vector of a Choice, got an array of shape \(3, 3\): nar"):
     check_choice('gumbel', jnp.ones((3, 3)))
+
+
+def eight(one_path):
+  return Choice(tuple(ConvBN(3, name=f'op{i}') for i in range(8)), one_path)
+
+
+def step(net, variables):
+  """A jitted function of (params, p): loss, gradients by both, new statistics."""
+  def loss(params, p):
+    y, new = net.apply({'params': params | {'choice': p}, 'batch_stats': variables['batch_stats']}, X, True,
+                       mutable=['batch_stats'])
+    return jnp.sum(jnp.sin(y)), new['batch_stats']
+  return jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
+
+
+@pytest.mark.parametrize('i', [0, 5])
+def test_one_path_is_the_sum_with_a_one_hot_and_leaves_the_others_alone(i):
+  variables, p = eight(False).init(KEY, X, False), jnp.eye(8)[i]
+  (want, stats), (dparams, dp) = step(eight(False), variables)(variables['params'], p)
+  (got, new), (gparams, gp) = step(eight(True), variables)(variables['params'], p)
+  np.testing.assert_allclose(got, want, rtol=1e-6)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), gparams, dparams)
+  np.testing.assert_allclose(gp, jnp.where(p > 0, dp, 0.), rtol=1e-5)
+  assert bool(jnp.any(dp[p == 0] != 0))
+  for j in range(8):
+    after = stats if i == j else variables['batch_stats']
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), new[f'op{j}'], after[f'op{j}'])
+
+
+def test_one_path_takes_the_memory_of_one_operator():
+  class Chain(nn.Module):
+    one_path: bool
+
+    @nn.compact
+    def __call__(self, x, p):
+      for k in range(4):
+        x = Mixed(tuple(ConvBN(8, name=f'op{i}', parent=None) for i in range(8)), self.one_path, name=f'm{k}')(x, p, True)
+      return x.mean()
+
+  x, p = jnp.ones((8, 16, 16, 8)), jnp.eye(8)[2]
+  variables = jax.eval_shape(lambda: Chain(False).init(KEY, x, p))
+
+  def bytes_of(one_path):
+    loss = lambda variables: Chain(one_path).apply(variables, x, p, mutable=['batch_stats'])
+    return jax.jit(jax.grad(loss, has_aux=True)).lower(variables).compile().memory_analysis().temp_size_in_bytes
+
+  assert bytes_of(True) < .4 * bytes_of(False)
+
+
+@pytest.mark.parametrize('make', [
+    lambda **how: MBConvNet(3, 4, blocks=((4, 1), (8, 2)), operators=('mb3_k3', 'sep_k3', 'skip'), head=8, **how),
+    pytest.param(lambda **how: NASBench201(3, features=4, cells=1, **how), marks=pytest.mark.slow),
+    pytest.param(lambda **how: DARTSSpace(3, features=2, cells=1, operators=('none', 'sep_conv_3x3', 'max_pool_3x3'),
+                                          **how), marks=pytest.mark.slow)],
+    ids=['mbconv', 'nas_bench_201', 'darts'])
+def test_one_path_in_every_space(make):
+  x = jax.random.normal(KEY, (2, 16, 16, 3))
+  variables = jax.jit(lambda: make().init(KEY, x, False))()
+  one_hot = lambda path, p: jnp.eye(len(p))[len(path) % len(p)] if path.endswith('choice') else p
+  params = tree.map_at(one_hot, variables['params'], tree.leaves(variables['params']))
+
+  def loss(params, how):
+    y, new = make(**how).apply({**variables, 'params': params}, x, True, mutable=['batch_stats'])
+    return jnp.sum(jnp.sin(y)), y
+
+  run = lambda **how: jax.jit(jax.grad(lambda params: loss(params, how), has_aux=True))(params)
+  (want, y), (got, z) = run(), run(one_path=True)
+  np.testing.assert_allclose(z, y, rtol=1e-4, atol=1e-5)
+  for path, g in tree.leaves(got).items():
+    if not path.endswith('choice'):
+      np.testing.assert_allclose(g, tree.leaves(want)[path], rtol=1e-3, atol=1e-4)
