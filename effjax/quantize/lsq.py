@@ -135,9 +135,11 @@ def _lsq_jvp(largest, primals, tangents):
   y, code, ratio = _grid(w, scale, largest)
   s = floored(scale.astype(jnp.float32))
   shared = (w.size // max(scale.size, 1) * largest)**-.5
+  # s dy/ds = y - [inside] w: of what is there anyway, so that no array is kept for the backward pass.
   change = spread(ds.astype(jnp.float32) * (shared / s), w.shape)
   inside = dw.astype(jnp.float32) - w.astype(jnp.float32) * change
-  return y, ((code * s) * change + jnp.where(jnp.abs(ratio) <= largest, inside, jnp.zeros_like(inside))).astype(y.dtype)
+  inside = jnp.where(jnp.abs(ratio) <= largest, inside, jnp.zeros_like(inside))
+  return y, (code * s * change + inside).astype(y.dtype)
 
 
 def _grid(w, scale, largest):
