@@ -39,16 +39,20 @@ class Objective(NamedTuple):
 
 
 def objective(forward: Forward, terms: Sequence[Term], *, budgets: Mapping[str, Budget] | None = None,
+              penalties: Mapping[str, Callable[[dict[Path, Fact]], Float[Array, '']]] | None = None,
               teacher: Callable[[Batch], Outputs] | None = None,
               augment: Callable[[Key, jax.Array], jax.Array] | None = None,
               controller: Controller | None = None) -> Objective:
-  """`loss = sum_i term_i(outputs, targets) + penalty(cost_j(facts) / limit_j - 1)`.
+  """`loss = sum_i term_i(outputs, targets) + penalty(cost_j(facts) / limit_j - 1) + sum_k penalty_k(facts)`.
 
   Args:
     forward: `(weights, model_state, batch, key) -> (outputs, model_state)`; `outputs['logits']` is [n, classes].
       The key is the same on all devices.
     terms: at least one, each with its own weight inside and a name of its own.
     budgets: by name; metrics call the cost `cost/<name>` and its multiplier `multiplier/<name>`.
+    penalties: by name, scalars of the facts that are added as they are, with their own weight inside, such as the
+      entropy of all choices, `lambda facts: w * search.total_entropy({k: f.choice for k, f in facts.items()})`; metrics
+      call them `penalty/<name>`.
     teacher: `batch -> outputs`, evaluated in the same step on the augmented images; no gradient reaches it.
     augment: `(keys [n], batch['image'] [n, ...]) -> images`, inside the step. Example `i` gets a key made from
       `batch['id'][i]`, int32, so that any split of the batch over devices augments it alike.
@@ -66,7 +70,7 @@ def objective(forward: Forward, terms: Sequence[Term], *, budgets: Mapping[str, 
   >>> round(float(value), 3), sorted(aux.metrics)
   (1.386, ['accuracy', 'cross_entropy', 'loss'])
   """
-  budgets, controller = dict(budgets or {}), controller or augmented_lagrangian()
+  budgets, penalties, controller = dict(budgets or {}), dict(penalties or {}), controller or augmented_lagrangian()
   _check(terms, budgets)
 
   def run(weights, model_state, batch, key):
@@ -86,6 +90,7 @@ def objective(forward: Forward, terms: Sequence[Term], *, budgets: Mapping[str, 
     values = {term.name: _real(term.loss(heads[term.name], outputs, targets)) for term in terms}
     costs = {name: _real(budget.cost(facts)) for name, budget in budgets.items()}
     violations = {name: violation(costs[name], budget.limit) for name, budget in budgets.items()}
+    values |= {f'penalty/{name}': _real(penalty(facts)) for name, penalty in penalties.items()}
     total = sum(values.values(), start=_real(controller.penalty(multipliers, violations)))
     return total, Aux(model_state, _metrics(total, values, costs, multipliers, outputs, targets), violations)
 

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from effjax import search
 from effjax.errors import EffjaxError
 from effjax.reparam import Fact
 from effjax.term import Term
@@ -52,6 +53,18 @@ def test_loss_is_the_sum_of_the_terms_and_the_penalty():
   np.testing.assert_allclose(loss, task_loss + 2 + ((multiplier + g) ** 2 - multiplier ** 2) / 2, rtol=1e-6)
   assert sorted(aux.metrics) == ['accuracy', 'constant', 'cost/bits', 'cross_entropy', 'loss', 'multiplier/bits']
   assert (float(aux.metrics['cost/bits']), float(aux.violations['bits'])) == (6., .5)
+
+
+def test_penalties_of_the_facts_are_added_and_reach_the_choices():
+  entropy = lambda facts: .5 * search.total_entropy({path: fact.choice for path, fact in facts.items()})
+  task = objective(linear, [cross_entropy()], penalties={'entropy': entropy})
+  weights, batch, p = jnp.zeros((3, 2)), batch_of(), jnp.array([.2, .8])
+  loss = lambda p: evaluate(task, weights, batch, {'w': Fact(choice=p), 'v': Fact(choice=jnp.array([1., 0.]))})
+  (value, aux), gradient = jax.value_and_grad(loss, has_aux=True)(p)
+  want = -.5 * np.sum(np.float64(p) * np.log(np.float64(p)))
+  np.testing.assert_allclose(aux.metrics['penalty/entropy'], want, rtol=1e-6)
+  np.testing.assert_allclose(value, np.log(2) + want, rtol=1e-6)
+  np.testing.assert_allclose(gradient, -.5 * (np.log(np.float64(p)) + 1), rtol=1e-6)
 
 
 def test_the_teacher_sees_the_augmented_images_and_gets_no_gradient():
