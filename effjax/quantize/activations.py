@@ -28,7 +28,7 @@ def activations(fn: Callable, params: PyTree, *args: PyTree,
     quantizer: what stands at each tap whose range is free (see `quantizers`); None is `lsq_plus()`.
 
   Raises:
-    EffjaxError: an activation that is not finite, or has no entry, on this batch; `fn_q` with a range of no tap.
+    EffjaxError: an activation that is not finite on this batch; `fn_q` with a range of no tap.
 
   >>> import jax.numpy as jnp
   >>> fn_q, ranges = activations(lambda p, x: x @ p['fc']['w'], {'fc': {'w': jnp.eye(2)}}, jnp.ones((1, 2)))

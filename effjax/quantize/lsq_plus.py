@@ -44,7 +44,8 @@ def lsq_plus(bits: int = 8, *, zero_point: int | None = None) -> ActivationQuant
   The scale is floored at 1e-6 in the forward pass; its derivative passes, so that it can recover.
 
   Differs from the paper: the learned offset is the zero point in codes (`beta = -s z`), rounded with a
-  straight-through derivative, because integer kernels hold an integer zero point; ranges contain 0.
+  straight-through derivative, because integer kernels hold an integer zero point; ranges contain 0; `x / s` is x times
+  the rounded `1 / s`.
 
   Source: Bhalgat, Lee, Nagel, Blankevoort, Kwak. LSQ+: Improving low-bit quantization through learnable offsets and
   better initialization. 2020, arXiv:2004.09576.

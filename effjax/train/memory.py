@@ -10,7 +10,8 @@ def keep_memory() -> bool:
   XLA allocates the temporaries of a step as one block, anew in every step. The C library of Linux takes a block that
   large from the system and gives it back, so each step pays for each of its pages again: 15 % of the time of
   MobileNetV2's step (`projects/benchmarks/convs.py --networks`, with and without `--keep-memory`). The price is that
-  the process never shrinks. `effjax joint` calls it.
+  the process never shrinks. Blocks above 64 MB, or what is left of that in their heap, are mapped anew all the same.
+  `effjax joint` calls it.
 
   Returns:
     whether the C library can; elsewhere than on Linux with glibc nothing happens.
