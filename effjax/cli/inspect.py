@@ -1,28 +1,29 @@
 """What a run wrote, looked at again: its options, the file against its network, the cost of each layer."""
 import json
 import pathlib
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Column, Table
 
 from effjax import data, export
-from effjax.cli.joint import Options, test_images
+from effjax.cli import joint
 from effjax.errors import EffjaxError
 
 
-def options_of(folder: pathlib.Path) -> Options:
-  """The options of a run.
+def options_of(folder: pathlib.Path, options: type = joint.Options) -> Any:
+  """The options of a run of the command whose options these are.
 
   Raises:
     EffjaxError: the folder holds no run, or one of another version.
   """
   path = folder / 'options.json'
   try:
-    return Options(**json.loads(path.read_text()))
+    return options(**json.loads(path.read_text()))
   except (OSError, ValueError, TypeError) as error:
-    raise EffjaxError(f'{str(folder)!r} holds no run that can be read ({error}): give the folder that effjax joint '
-                      'wrote') from error
+    raise EffjaxError(f'{str(folder)!r} holds no run that can be read ({error}): give the folder that this '
+                      'command wrote') from error
 
 
 def verify(path: pathlib.Path, micro: bool = False) -> int:
@@ -38,7 +39,7 @@ def verify(path: pathlib.Path, micro: bool = False) -> int:
     found = export.verify(path, network, _random(network), micro=micro)
   else:
     options, network = options_of(path), export.load(path / 'model.npz')
-    images = test_images(data.load(options.data, options.data_dir))
+    images = joint.test_images(data.load(options.data, options.data_dir))
     found = export.verify(path / 'model.tflite', network, images, micro=micro)
   _show(found)
   return 0 if found.same else 1

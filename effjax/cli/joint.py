@@ -1,6 +1,4 @@
 """The main job: from a float baseline to an exact int8 file through one joint search."""
-import importlib
-import importlib.metadata
 import json
 import pathlib
 import time
@@ -24,8 +22,13 @@ from effjax.cli.phases import (
   distillation,
   fixed_forward,
   flax_forward,
+  initial,
+  parts,
+  reestimated,
   run_phase,
+  setting_of,
   teacher,
+  user_class,
 )
 from effjax.errors import EffjaxError
 from effjax.reparam import Fact, Reparam, at, chain, over
@@ -76,9 +79,9 @@ class Found(NamedTuple):
   soft: dict[str, Fact]
 
 
-def joint(options: Options, folder: pathlib.Path) -> dict[str, Any]:
+def run(options: Options, folder: pathlib.Path) -> dict[str, Any]:
   """Runs everything in `folder`, or what is left of it; the results as `effjax.report.schema` says."""
-  start, setting = time.time(), _setting(options, folder)
+  start, setting = time.time(), setting_of('joint', options, folder)
   space = plan(options, setting)
   folder.mkdir(parents=True, exist_ok=True)
   (folder / 'options.json').write_text(json.dumps(options._asdict(), indent=2) + '\n')
@@ -120,7 +123,7 @@ def plan(options: Options, setting: Setting) -> Space:
 def train_baseline(options: Options, setting: Setting) -> Trained:
   """The float network that everything is measured against and taught by."""
   net, plain = _networks(options, setting, BASELINE)
-  params, stats = _initial(plain, setting, 'baseline')
+  params, stats = initial(plain, setting, 'baseline')
   state = run_phase(setting, Phase('baseline', options.steps, 1e-2), flax_forward(net), IDENTITY,
                     IDENTITY.init(setting.key('init'), params), stats)
   return _evaluated(plain, state.slots.theta, state.model_state)
@@ -129,7 +132,7 @@ def train_baseline(options: Options, setting: Setting) -> Trained:
 def search_network(options: Options, setting: Setting, space: Space, baseline: Trained) -> Found:
   """Operators, channels and bits in one loss, distilled from the baseline, under the budgets."""
   net, plain = _networks(options, setting, OPERATORS)
-  params, stats = _initial(plain, setting, 'supernet')
+  params, stats = initial(plain, setting, 'supernet')
   params = baseline.params if options.model else params  # a user's network is compressed as it was trained
   reparam, hints = _joint_reparam(options, space.channels, params), [] if options.model else [HINT]
   phase = Phase('search', options.steps, 1e-2, 1e-4, 2e-2, options.bilevel)
@@ -137,7 +140,7 @@ def search_network(options: Options, setting: Setting, space: Space, baseline: T
                     stats, budgets=space.budgets, terms=distillation(dict.fromkeys(hints, HINT), 1.),
                     teacher=teacher(*baseline, hints))
   facts = train.decide(space.channels, reparam, state.slots, space.budgets)[0]
-  stats = _reestimated(setting, plain, train.latent(space.channels, state.slots, facts), state.model_state)
+  stats = reestimated(setting, plain, train.latent(space.channels, state.slots, facts), state.model_state)
   fn = _evaluated(plain, params, stats).fn
   hard = train.harden(fn, space.channels, reparam, state.slots, setting.example(), budgets=space.budgets)
   return Found(hard, space, reparam.facts(state.slots, False))
@@ -167,20 +170,6 @@ def test_images(dataset: data.Dataset) -> jax.Array:
   return data.normalize(jnp.asarray(dataset.test.fetch(np.arange(dataset.test.size))['image']))
 
 
-def _setting(options, folder):
-  dataset = data.load(options.data, options.data_dir)
-  devices = jax.devices()
-  if options.devices > len(devices):
-    raise EffjaxError(f'joint: --devices {options.devices}, this machine has {len(devices)}: on CPU set '
-                      f'XLA_FLAGS=--xla_force_host_platform_device_count={options.devices}')
-  if options.bilevel is None:  # nothing is decided on held-out data: all of it trains
-    train_all = data.joined(dataset.train.name, dataset.train, dataset.validation)
-    dataset = dataset._replace(train=train_all)
-  how = data.standard(options.data, dataset.train.shape)
-  return Setting(folder, dataset, lambda keys, image: data.augment(keys, image, **how), options.batch_size,
-                 options.seed, options.parallel, devices[:options.devices], options.every_steps)
-
-
 def _networks(options, setting, operators):
   """The network as trained (its BatchNorm averages over mapped devices), and the same for one device."""
   source = setting.dataset.train
@@ -188,16 +177,9 @@ def _networks(options, setting, operators):
     strides = 1 if min(source.shape[:2]) < 24 else 2
     make = lambda axis: search.MBConvNet(source.num_classes, stem_strides=strides, operators=operators, axis_name=axis)
   else:
-    make = lambda axis: _user_model(options.model)(source.num_classes, **({'axis_name': axis} if axis else {}))
+    model = user_class('joint', '--model', options.model, CALLED)
+    make = lambda axis: model(source.num_classes, **({'axis_name': axis} if axis else {}))
   return make(setting.axis_name), make(None)
-
-
-def _user_model(name):
-  module, _, attribute = name.partition(':')
-  try:
-    return getattr(importlib.import_module(module), attribute)
-  except (ImportError, AttributeError, ValueError) as error:
-    raise EffjaxError(f'joint: --model {name!r} cannot be imported ({error}): {CALLED}') from error
 
 
 def _shapes(options, setting, operators) -> Trained:
@@ -205,24 +187,13 @@ def _shapes(options, setting, operators) -> Trained:
   try:
     net = _networks(options, setting, operators)[1]
     init = lambda key: net.init(key, jnp.zeros(setting.spec().shape), False)
-    params, stats = _parts(jax.eval_shape(init, jax.random.key(0)))
+    params, stats = parts(jax.eval_shape(init, jax.random.key(0)))
   except (TypeError, AttributeError) as error:
     if options.model is None:
       raise
     reason = str(error).splitlines()[0]
     raise EffjaxError(f'joint: --model {options.model!r} does not run ({reason}): {CALLED}') from error
   return _evaluated(net, params, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), stats))
-
-
-def _initial(net, setting, name):
-  """Parameters and statistics. Runs once, so on CPU compiling it well would take longer than it saves."""
-  quickly = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
-  init = jax.jit(lambda key: net.lazy_init(key, setting.spec(), False), compiler_options=quickly)
-  return _parts(init(setting.key(name)))
-
-
-def _parts(variables):
-  return variables['params'], {name: part for name, part in variables.items() if name != 'params'}
 
 
 def _evaluated(net, params, stats) -> Trained:
@@ -243,13 +214,6 @@ def _limits(options, profile):
   facts = {row.path: Fact(bits=jnp.float32(8)) for row in profile.rows}
   flash = options.flash or FLASH * float(cost.flash_bytes(profile, facts))
   return {'flash_bytes': flash, 'macs': options.macs or MACS * float(cost.macs(profile, facts))}
-
-
-def _reestimated(setting, net, weights, stats):
-  if not stats:
-    return stats
-  batch = data.batches(setting.dataset.train, setting.batch_size, setting.seed)
-  return train.reestimate(flax_forward(net), weights, stats, [batch(i) for i in range(10)])
 
 
 def _checks(found):

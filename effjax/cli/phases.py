@@ -1,4 +1,5 @@
 """The phases that training runs share: what a forward function is, one call of `fit`, test accuracy."""
+import importlib
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -54,6 +55,25 @@ class Setting(NamedTuple):
     return jax.random.fold_in(jax.random.key(self.seed), sum(map(ord, phase)))
 
 
+def setting_of(command: str, options: Any, folder: pathlib.Path) -> Setting:
+  """The setting that the options of a command ask for; without bilevel the validation part trains too.
+
+  Raises:
+    EffjaxError: more devices than there are.
+  """
+  dataset = data.load(options.data, options.data_dir)
+  devices = jax.devices()
+  if options.devices > len(devices):
+    raise EffjaxError(f'{command}: --devices {options.devices}, this machine has {len(devices)}: on CPU set '
+                      f'XLA_FLAGS=--xla_force_host_platform_device_count={options.devices}')
+  if options.bilevel is None:  # nothing is decided on held-out data: all of it trains
+    train_all = data.joined(dataset.train.name, dataset.train, dataset.validation)
+    dataset = dataset._replace(train=train_all)
+  how = data.standard(options.data, dataset.train.shape)
+  return Setting(folder, dataset, lambda keys, image: data.augment(keys, image, **how), options.batch_size,
+                 options.seed, options.parallel, devices[:options.devices], options.every_steps)
+
+
 class Phase(NamedTuple):
   """One training run: its name (folder and lines of the metrics file), length and peak learning rates.
 
@@ -69,10 +89,11 @@ class Phase(NamedTuple):
 
 def run_phase(setting: Setting, phase: Phase, forward: Forward, reparam: Reparam, slots: Slots,
               model_state: PyTree, *, terms: Sequence[Term] = (), teacher: Callable | None = None,
-              budgets: Mapping[str, train.Budget] | None = None) -> train.TrainState:
+              budgets: Mapping[str, train.Budget] | None = None, penalties: Mapping[str, Callable] | None = None,
+              observe: Callable | None = None) -> train.TrainState:
   """Trains to the end, or goes on from the newest checkpoint of this phase."""
-  objective = train.objective(forward, [train.cross_entropy(), *terms], budgets=budgets, teacher=teacher,
-                              augment=setting.augment)
+  objective = train.objective(forward, [train.cross_entropy(), *terms], budgets=budgets, penalties=penalties,
+                              teacher=teacher, augment=setting.augment)
   optimizer = train.optimizer(reparam, slots, weights=by_path(phase), parameters=cosine(phase.parameters, phase.steps),
                               decisions=optax.adam(phase.decisions, b1=.5, b2=.99))
   second = dict(inner_rate=phase.weights) if phase.bilevel in SECOND_ORDER else {}
@@ -84,7 +105,7 @@ def run_phase(setting: Setting, phase: Phase, forward: Forward, reparam: Reparam
                            axis_name=setting.axis_name)
   return train.fit(train.compile_step(step, setting.how, setting.devices), state, batch, steps=phase.steps,
                    directory=setting.folder / 'checkpoints' / phase.name, every_steps=setting.every_steps,
-                   metrics_file=setting.folder / 'metrics.jsonl', name=phase.name)
+                   metrics_file=setting.folder / 'metrics.jsonl', name=phase.name, observe=observe)
 
 
 def batches(setting: Setting, bilevel: str | None) -> Callable[[int], Any]:
@@ -94,6 +115,39 @@ def batches(setting: Setting, bilevel: str | None) -> Callable[[int], Any]:
     return training
   held_out = data.batches(setting.dataset.validation, setting.batch_size, setting.seed + 1)
   return lambda step: (training(step), held_out(step))
+
+
+def initial(net: Any, setting: Setting, name: str) -> tuple[PyTree, PyTree]:
+  """Parameters and statistics. Runs once, so on CPU compiling it well would take longer than it saves."""
+  quickly = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
+  init = jax.jit(lambda key: net.lazy_init(key, setting.spec(), False), compiler_options=quickly)
+  return parts(init(setting.key(name)))
+
+
+def parts(variables: PyTree) -> tuple[PyTree, PyTree]:
+  """Parameters, and all other collections."""
+  return variables['params'], {name: part for name, part in variables.items() if name != 'params'}
+
+
+def reestimated(setting: Setting, net: Any, weights: PyTree, stats: PyTree) -> PyTree:
+  """BatchNorm's statistics for weights that are fixed, of ten training batches."""
+  if not stats:
+    return stats
+  batch = data.batches(setting.dataset.train, setting.batch_size, setting.seed)
+  return train.reestimate(flax_forward(net), weights, stats, [batch(i) for i in range(10)])
+
+
+def user_class(command: str, option: str, name: str, called: str) -> Callable:
+  """What `package.module:Class` names.
+
+  Raises:
+    EffjaxError: it cannot be imported; `called` says what is wanted.
+  """
+  module, _, attribute = name.partition(':')
+  try:
+    return getattr(importlib.import_module(module), attribute)
+  except (ImportError, AttributeError, ValueError) as error:
+    raise EffjaxError(f'{command}: {option} {name!r} cannot be imported ({error}): {called}') from error
 
 
 def cosine(rate: float, steps: int) -> optax.GradientTransformation:

@@ -1,6 +1,6 @@
 """The pictures of a report, as PNG bytes; matplotlib is needed (extra `plots`)."""
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,8 +37,8 @@ def pictures(results: Results, history: History) -> dict[str, bytes]:
   if results['layers']:
     drawn['layers.png'] = _layers(figure, results['layers'])
   if results['operators']:
-    drawn['operators.png'] = _operators(figure, results['operators'])
-  return {name: _png(drawn[name]) for name in sorted(drawn)}
+    drawn['operators.png'] = operator_table(figure, results['operators'])
+  return {name: png(drawn[name]) for name in sorted(drawn)}
 
 
 def operations(profile: dict[str, Any]) -> bytes:
@@ -64,7 +64,7 @@ def operations(profile: dict[str, Any]) -> bytes:
     axes.xaxis.set_major_formatter(EngFormatter(sep=''))
   panels[0].set_yticks(rows, [f'{op["path"] or op["scope"]} {op["kind"]}'[-40:] for op in ops], fontsize=7)
   panels[0].set_ylim(len(ops) - .5, -.5)
-  return _png(_clean(fig))
+  return png(clean(fig))
 
 
 def _trajectory(figure, results, history):
@@ -79,7 +79,7 @@ def _trajectory(figure, results, history):
   costs.set(xlabel='step', ylabel='cost / budget')
   costs.set_ylim(bottom=0)
   costs.legend(frameon=False)
-  return _clean(fig)
+  return clean(fig)
 
 
 def _curve(axes, history, name, factor, **style):
@@ -107,10 +107,11 @@ def _layers(figure, layers):
     kept.text(102, row, f'{layer["kept"]} / {layer["channels"]}', va='center', fontsize=8)
   kept.set(xlabel='kept output channels [%]', xlim=(0, 120), xticks=range(0, 101, 25))
   bits.invert_yaxis()
-  return _clean(fig)
+  return clean(fig)
 
 
-def _operators(figure, blocks):
+def operator_table(figure: Callable, blocks: list[dict[str, Any]]) -> Any:
+  """Probabilities as a table, the chosen operators framed; `figure(width, height)` makes one."""
   names = list(dict.fromkeys(name for block in blocks for name in block['names']))
   table = np.full((len(blocks), len(names)), np.nan)
   for row, block in enumerate(blocks):
@@ -147,10 +148,11 @@ def _pareto(figure, results):
   axes.set(xscale='log', xlabel='weights in flash [bytes]', ylabel='test accuracy [%]')
   axes.margins(.15)
   axes.legend(frameon=False)
-  return _clean(fig)
+  return clean(fig)
 
 
-def _clean(fig):
+def clean(fig: Any) -> Any:
+  """The figure, with a light grid and no frame."""
   for axes in fig.axes:
     axes.spines[['top', 'right']].set_visible(False)
     axes.grid(axis='x' if axes.yaxis_inverted() else 'both', color='#EEEEEE')
@@ -158,7 +160,8 @@ def _clean(fig):
   return fig
 
 
-def _png(fig):
+def png(fig: Any) -> bytes:
+  """The figure as a file."""
   file = io.BytesIO()
   fig.savefig(file, format='png')
   return file.getvalue()

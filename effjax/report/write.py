@@ -49,9 +49,9 @@ def write(run_dir: str | os.PathLike, results: Results, history: History) -> Non
     raise EffjaxError(f'run folder {str(folder)!r} holds another run (found report.json): choose another with --out')
   folder.mkdir(parents=True, exist_ok=True)
   drawn = _pictures(results, history)
-  files = drawn | {'report.md': _text(results, drawn).encode(), 'report.json': _json(results)}
+  files = drawn | {'report.md': _text(results, drawn).encode(), 'report.json': as_json(results)}
   for name, content in files.items():
-    _replace(folder / name, content)
+    replace(folder / name, content)
 
 
 def _pictures(results, history):
@@ -61,7 +61,12 @@ def _pictures(results, history):
     return {}
 
 
-def _json(results):
+def as_json(results: Results) -> bytes:
+  """What `report.json` holds of plain results.
+
+  >>> as_json({'a': 1})
+  b'{\\n  "a": 1\\n}\\n'
+  """
   return (json.dumps(results, indent=2, allow_nan=False) + '\n').encode()
 
 
@@ -78,7 +83,7 @@ def _text(results, drawn):
   return '\n\n'.join([*parts, f'{results["seconds"]:.0f} s in all; {versions}.']) + '\n'
 
 
-def _replace(path, content):
+def replace(path: pathlib.Path, content: bytes) -> None:
   """Writes beside `path` and renames: a reader sees all of it or nothing."""
   beside = path.with_name(f'.{path.name}.part')
   beside.write_bytes(content)

@@ -17,7 +17,8 @@ def binary_gates(*, paths: int = 1) -> Rule:
 
   With `paths=2` two operators are drawn without replacement, p is a softmax over these two, g is drawn from it, and
   the gradient of all other logits is 0. Its mean is not the gradient of the expected loss. After the optimizer's
-  step `rescale` gives the other operators their probabilities back.
+  step `rescale` gives the other operators their probabilities back. The closed gate of the two is the smallest normal
+  number instead of 0: it changes no sum, and tells the `two_paths` of a choice which operator runs beside the open one.
 
   Args:
     paths: how many operators one step compares, 1 or 2.
@@ -28,8 +29,9 @@ def binary_gates(*, paths: int = 1) -> Rule:
   Raises:
     EffjaxError: paths is not 1 or 2; a leaf that is not a vector; two paths of a single operator.
 
-  Differs from the paper: all operators run and closed gates multiply by 0, so no memory is saved: the gradient needs
-  what each would have given. With the `one_path` of a choice it would have the entry of the open gate alone.
+  Differs from the paper: without `two_paths` all operators run and closed gates multiply by 0, so no memory is saved:
+  the gradient needs what each would have given. With the `one_path` of a choice it would have the entry of the open
+  gate alone.
 
   Source: Cai, Zhu, Han, "ProxylessNAS: Direct Neural Architecture Search on Target Task and Hardware", ICLR 2019,
   arXiv:1812.00332.
@@ -61,7 +63,7 @@ def rescale(old: Float[Array, ' n'], new: Float[Array, ' n']) -> Float[Array, ' 
 
 def _one(key, logits):
   drawn = jax.random.categorical(key, logits.astype(jnp.float32))
-  return _gate(drawn, relax.softmax(logits))
+  return _gate(jax.nn.one_hot(drawn, logits.size, dtype=logits.dtype), relax.softmax(logits))
 
 
 def _two(key, logits):
@@ -71,9 +73,10 @@ def _two(key, logits):
   a = logits.astype(jnp.float32)
   pair = jax.lax.top_k(a + jax.random.gumbel(first, a.shape), 2)[1]
   drawn = pair[jax.random.categorical(second, a[pair])]
-  return _gate(drawn, jnp.zeros_like(logits).at[pair].set(relax.softmax(logits[pair])))
+  shut = jnp.zeros_like(logits).at[pair].set(jnp.finfo(logits.dtype).tiny)
+  return _gate(shut.at[drawn].set(1.), shut.at[pair].set(relax.softmax(logits[pair])))
 
 
-def _gate(drawn, p):
-  """One-hot of what was drawn, with the derivative of p."""
-  return ste.surrogate(jax.nn.one_hot(drawn, p.size, dtype=p.dtype), p, jnp.ones_like(p))
+def _gate(g, p):
+  """The gates that were drawn, with the derivative of p."""
+  return ste.surrogate(g, p, jnp.ones_like(p))

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 from effjax import relax, schedule
@@ -22,9 +23,11 @@ class Choice(nn.Module):
       pass but x: a training step takes the memory of one operator. For rules that draw one-hots: y is the sum then. Its
       gradient has the entry of the drawn operator alone, as GDAS has it; BatchNorm's statistics of the others stay.
       `effjax.graph` does not look into it: profile, shrink and export with False, on the same parameters.
+    two_paths: the same with the two largest entries, `y = p_i op_i(x) + p_j op_j(x)`, the memory of two operators and a
+      gradient for both entries. For rules with two entries that are not 0; of others, what is smaller is left out.
 
   Raises:
-    EffjaxError: no candidates, or candidates of different output shapes.
+    EffjaxError: no candidates, candidates of different output shapes, or both of one_path and two_paths.
 
   Source: the mixed operation of DARTS, Liu et al. 2019, arXiv:1806.09055, survey [68].
 
@@ -35,6 +38,7 @@ class Choice(nn.Module):
   """
   ops: tuple[nn.Module, ...]
   one_path: bool = False
+  two_paths: bool = False
   preserve_adopted_names = True
 
   @nn.compact
@@ -47,34 +51,36 @@ class Choice(nn.Module):
 
 
 def mixture(who: str, choice: nn.Module, p: Float[Array, ' n'], x: Array, train: bool) -> Array:
-  """What `Choice` and `Mixed` do: `sum_i p_i op_i(x, train)` of `choice.ops`, or its largest term with `one_path`.
+  """What `Choice` and `Mixed` do: `sum_i p_i op_i(x, train)` of `choice.ops`, or of the paths that it asks for.
 
   Raises:
-    EffjaxError: candidates of different output shapes; `who` asks.
+    EffjaxError: candidates of different output shapes; one path and two. `who` asks.
   """
-  if not choice.one_path or choice.is_initializing():
-    return weighted_sum(who, p, choice.ops, [op(x, train) for op in choice.ops])
+  if choice.one_path and choice.two_paths:
+    raise EffjaxError(f'{who}: one_path and two_paths, wanted at most one of them: leave one out')
+  if not (choice.one_path or choice.two_paths) or choice.is_initializing():
+    return weighted_sum(who, p, [op.name for op in choice.ops], [op(x, train) for op in choice.ops])
   # Without remat each branch would keep what all of them need: a switch has one set of residuals.
   branches = [nn.remat(lambda choice, x, k=k: choice.ops[k](x, train)) for k in range(len(choice.ops))]
-  i = jnp.argmax(p)
-  y = nn.switch(i, branches, choice, x)
-  return p[i].astype(y.dtype) * y
+  largest = lax.top_k(p, min(1 if choice.one_path else 2, len(choice.ops)))[1]
+  paths = [(i, nn.switch(i, branches, choice, x)) for i in largest]
+  return functools.reduce(jnp.add, [p[i].astype(y.dtype) * y for i, y in paths])
 
 
-def weighted_sum(who: str, p: Float[Array, ' n'], ops: Sequence[nn.Module], ys: Sequence[Array]) -> Array:
-  """`sum_i p_i y_i` of what the candidates gave: `who` asks.
+def weighted_sum(who: str, p: Float[Array, ' n'], names: Sequence[str | None], ys: Sequence[Array]) -> Array:
+  """`sum_i p_i y_i` of what the candidates of these names gave: `who` asks.
 
   Each y is multiplied by a single entry of p, which is how `effjax.graph` sees that the entry guards it.
 
   Raises:
     EffjaxError: candidates of different output shapes.
 
-  >>> weighted_sum('Choice', jnp.array([2., 3.]), (Skip(), Skip()), [jnp.ones(1), jnp.ones(1)])
+  >>> weighted_sum('Choice', jnp.array([2., 3.]), ('a', 'b'), [jnp.ones(1), jnp.ones(1)])
   Array([5.], dtype=float32)
   """
-  for op, y in zip(ops, ys, strict=True):
+  for name, y in zip(names, ys, strict=True):
     if y.shape != ys[0].shape:
-      raise EffjaxError(f'{who}: candidate {op.name!r} gives shape {y.shape}, candidate {ops[0].name!r} gives '
+      raise EffjaxError(f'{who}: candidate {name!r} gives shape {y.shape}, candidate {names[0]!r} gives '
                         f'{ys[0].shape}: all candidates must give one shape')
   return functools.reduce(jnp.add, [p[i].astype(y.dtype) * y for i, y in enumerate(ys)])
 

@@ -1,5 +1,5 @@
 """From logits to a network: the largest operator of each choice, and DARTS' rule for cells."""
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Array, Float
@@ -95,6 +95,36 @@ def derive_cell(alpha: Logits, operators: Sequence[str], *, none: str = 'none', 
     p[min(skips, key=lambda row: p[row, column]), column] = -1.
     rows = _kept(p)
   return tuple((operators[np.argmax(p[row])], state) for row, state in rows)
+
+
+def derive_architecture(probabilities: Mapping[Path, Logits], operators: Sequence[str], *, none: str = 'none',
+                        max_skips: int | None = None) -> dict[Path, str]:
+  """The cells of `derive_cell` as an architecture of `DARTSSpace`: edges that a node does not keep become `none`.
+
+  Args:
+    probabilities: of each choice, by its path `normal/edge0/choice` ...; `max_skips` is of the normal cell.
+    others: as in `derive_cell`.
+
+  Raises:
+    EffjaxError: as of `derive_cell`; no `none` among the operators.
+
+  >>> p = {f'normal/edge{k}/choice': np.array([.5, .4, .1]) for k in range(5)}
+  >>> list(derive_architecture(p, ('none', 'skip_connect', 'sep_conv_3x3')).values())
+  ['skip_connect', 'skip_connect', 'skip_connect', 'skip_connect', 'none']
+  """
+  if none not in operators:
+    raise EffjaxError(f'derive_architecture: {none!r} is not among the operators {tuple(operators)}: an edge that is '
+                      'not kept needs it')
+  found = {}
+  for kind in dict.fromkeys(path.split('/')[0] for path in probabilities):
+    rows = {path: p for path, p in probabilities.items() if path.split('/')[0] == kind}
+    with np.errstate(divide='ignore'):
+      alpha = np.maximum(np.log(np.stack([np.asarray(p, np.float64) for p in rows.values()])), -700.)
+    kept = derive_cell(alpha, operators, none=none, max_skips=max_skips if kind == 'normal' else None)
+    edges = {(i, j): none for j in range(2, 2 + _nodes(len(rows))) for i in range(j)}
+    edges |= {(state, 2 + k // 2): operator for k, (operator, state) in enumerate(kept)}
+    found |= dict(zip(rows, edges.values(), strict=True))
+  return found
 
 
 def _kept(p):

@@ -60,11 +60,13 @@ def dominant_eigenvalue(key: Key, loss: Callable[[PyTree], Float[Array, '']], de
     i, _, pair = carry
     return (i < max_steps) & (pair.residual > tolerance * jnp.abs(pair.value))
 
-  def step(carry):
-    i, hv, pair = carry
+  def step(carry):  # the only place of the product, which takes long to compile
+    i, hv, _ = carry
     return (i + 1, *measured(_unit(hv)))
 
-  return jax.lax.while_loop(unfinished, step, (1, *measured(_unit(_random(key, decisions)))))[2]
+  v = _random(key, decisions)
+  start = Eigenpair(jnp.zeros((), float), v, jnp.full((), jnp.inf, float))
+  return jax.lax.while_loop(unfinished, step, (0, v, start))[2]
 
 
 def should_stop(history: Sequence[float], window: int = 5, factor: float = .75) -> int | None:

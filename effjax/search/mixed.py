@@ -3,6 +3,7 @@ from collections.abc import Mapping
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from effjax.errors import EffjaxError
@@ -45,7 +46,7 @@ class Decisions(nn.Module):
   operators: Mapping[str, tuple[str, ...]]
 
   @nn.compact
-  def __call__(self) -> dict[str, Float[Array, ' n']]:
+  def __call__(self) -> dict[str, Float[Array | np.ndarray, ' n']]:
     return {name: Decision(operators, name=name)() for name, operators in self.operators.items()}
 
 
@@ -55,10 +56,10 @@ class Mixed(nn.Module):
   Args:
     ops: modules called as `op(x, train)`, all with one output shape; a module's own name is kept in the tree, with p as
       without: parameters of the sum are those of the operator alone, and more.
-    one_path: as in `Choice`.
+    one_path, two_paths: as in `Choice`.
 
   Raises:
-    EffjaxError: p of another length than ops; operators of different output shapes.
+    EffjaxError: p of another length than ops; operators of different output shapes; both of one_path and two_paths.
 
   Source: the mixed operation of DARTS, Liu et al. 2019, arXiv:1806.09055, survey [68].
 
@@ -69,10 +70,12 @@ class Mixed(nn.Module):
   """
   ops: tuple[nn.Module, ...]
   one_path: bool = False
+  two_paths: bool = False
   preserve_adopted_names = True
 
   @nn.compact
-  def __call__(self, x: Float[Array, '*s'], p: Float[Array, ' n'] | None, train: bool) -> Float[Array, '*s2']:
+  def __call__(self, x: Float[Array, '*s'], p: Float[Array | np.ndarray, ' n'] | None,
+               train: bool) -> Float[Array, '*s2']:
     n, where = len(self.ops), f'Mixed {"/".join(self.path) or "(top)"}'
     if n != (1 if p is None else len(p)):
       wanted = '1 without p' if p is None else f'{len(p)}, one per entry of p'

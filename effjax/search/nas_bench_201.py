@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from types import MappingProxyType
 
 import flax.linen as nn
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
@@ -74,6 +75,8 @@ class NASBench201(Block):
     operators: on offer, in the order of each vector's entries.
     architecture: an operator for each of the six paths, as of `encoding.decode` or `parse`; None: the supernet.
     one_path: of the supernet, as in `Choice`.
+    auxiliary_skip: whether each edge adds its input times the parameter `auxiliary_skip`, 1 at the start; the rule
+      `search.auxiliary_skip` lets it vanish.
     others: as in `Block`.
 
   Raises:
@@ -99,6 +102,7 @@ class NASBench201(Block):
   operators: tuple[str, ...] = OPERATORS
   architecture: Architecture | None = None
   one_path: bool = False
+  auxiliary_skip: bool = False
   epsilon: float = dataclasses.field(default=1e-5, kw_only=True)
 
   @nn.compact
@@ -106,13 +110,15 @@ class NASBench201(Block):
     if x.shape[1] % 4 or x.shape[2] % 4:
       raise EffjaxError(f'NASBench201: images of {x.shape[1]} x {x.shape[2]}, wanted multiples of 4: crop or pad them')
     names, p = self._choices()
+    beta = self.param('auxiliary_skip', lambda key: jnp.ones((), jnp.float32)) if self.auxiliary_skip else None
     x = ConvBN(self.features, 3, activation=None, name='stem', **self.same)(x, train)
     for stage in range(3):
       features = self.features * 2 ** stage
       if stage:
         x = Reduction(features, name=f'reduction{stage}', **self.same)(x, train)
       for i in range(self.cells):
-        x = Cell201(features, names, self.one_path, name=f'stage{stage + 1}_cell{i + 1}', **self.same)(x, p, train)
+        cell = Cell201(features, names, self.one_path, name=f'stage{stage + 1}_cell{i + 1}', **self.same)
+        x = cell(x, p, train, beta)
     x = BatchNorm(nn.relu, name='bn', **self.same)(x, train)
     return Dense(self.num_classes, name='classifier', **self.same)(x.mean((1, 2)))
 
@@ -136,7 +142,8 @@ class Cell201(Block):
     one_path: as in `Choice`.
     others: as in `Block`.
 
-  Called with the weights of each edge's operators; None for an edge with a single one.
+  Called with the weights of each edge's operators, None for an edge with a single one; and with what each edge adds of
+  its input, if anything.
 
   >>> import jax, jax.numpy as jnp
   >>> cell, x = Cell201(3, (('skip_connect',),) * 6), jnp.ones((1, 4, 4, 3))
@@ -148,12 +155,13 @@ class Cell201(Block):
   one_path: bool = False
 
   @nn.compact
-  def __call__(self, x: Float[Array, 'n h w c'], p: Sequence[Float[Array, ' n_ops'] | None],
-               train: bool) -> Float[Array, 'n h w c']:
+  def __call__(self, x: Float[Array, 'n h w c'], p: Sequence[Float[Array | np.ndarray, ' n_ops'] | None],
+               train: bool, auxiliary_skip: Float[Array, ''] | None = None) -> Float[Array, 'n h w c']:
     nodes: dict[int, Array] = {0: x}
     for k, (i, j) in enumerate(EDGES):
       ops = tuple(self._operator(name) for name in self.operators[k])
       y = Mixed(ops, self.one_path, name=f'edge{k}')(nodes[i], p[k], train)
+      y = y if auxiliary_skip is None else y + auxiliary_skip.astype(y.dtype) * nodes[i]
       nodes[j] = nodes[j] + y if j in nodes else y
     return nodes[3]
 

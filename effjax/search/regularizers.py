@@ -1,11 +1,9 @@
-"""What keeps a search open or makes it decide: entropy, the distance from a decision, an auxiliary skip."""
-import flax.linen as nn
+"""What keeps a search open or makes it decide: entropy, and the distance from a decision."""
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from effjax.errors import EffjaxError
-from effjax.search.choice import Choice
 from effjax.tree import PyTree
 
 
@@ -46,41 +44,3 @@ def distance_from_one_hot(p: Float[Array, '*s n']) -> Float[Array, '*s']:
   """
   n = p.shape[-1]
   return jnp.clip((1 - jnp.max(p, -1)) * (n / max(n - 1, 1)), 0, 1)
-
-
-class AuxiliarySkip(nn.Module):
-  """`y = beta x + mixed(x, train)`: a skip beside the choice, so that the choice's own skip is not needed to train.
-
-  beta goes from 1 to 0 in the course of a search (linearly in the paper), and may be traced: `schedule.value` of the
-  step. The parameters are those of `mixed`, directly under this module's own path, so that it can be taken off after
-  the search; at `beta = 0` it computes the same.
-
-  Args:
-    mixed: the choice.
-    beta: a number, or a scalar array.
-
-  Raises:
-    EffjaxError: the choice's output has not the shape of its input.
-
-  Source: Chu, Wang, Zhang, Lu, Wei, Yan 2021, "DARTS-: Robustly stepping out of performance collapse without
-  indicators", arXiv:2009.01027.
-  Differs from the paper: no auxiliary skip where the shape changes.
-
-  >>> from effjax.search.choice import Skip
-  >>> net = AuxiliarySkip(Choice((Skip(), Skip())), beta=.5)
-  >>> net.init_with_output(jax.random.key(0), jnp.ones((1, 2)), False)
-  (Array([[1.5, 1.5]], dtype=float32), {'params': {'choice': Array([0.5, 0.5], dtype=float32)}})
-  """
-  mixed: Choice
-  beta: float | Float[Array, '']
-
-  def setup(self) -> None:
-    """The choice's parameters are this module's."""
-    nn.share_scope(self, self.mixed)
-
-  def __call__(self, x: Float[Array, '...'], train: bool) -> Float[Array, '...']:
-    y = self.mixed(x, train)
-    if y.shape != x.shape:
-      raise EffjaxError(f'AuxiliarySkip {"/".join(self.path) or "(top)"}: the choice turns shape {x.shape} into '
-                        f'{y.shape}: wants one shape, use the Choice alone there')
-    return jnp.asarray(self.beta, y.dtype) * x.astype(y.dtype) + y

@@ -19,7 +19,7 @@ from effjax.train.step import Step
 def fit(step: Step, state: TrainState, batches: Callable[[int], Any], *, steps: int,
         directory: str | os.PathLike | None = None, every_steps: int = 1000,
         metrics_file: str | os.PathLike | None = None, log_every: int = 20, progress: bool = True,
-        name: str = '') -> TrainState:
+        name: str = '', observe: Callable[[TrainState], dict[str, Any]] | None = None) -> TrainState:
   """Runs a compiled step until `state.step == steps`, from the newest checkpoint if there is one.
 
   Batches depend on their index alone and the state holds everything else, so a run that was killed ends bitwise where
@@ -36,15 +36,19 @@ def fit(step: Step, state: TrainState, batches: Callable[[int], Any], *, steps: 
       Appended to; lines of this `name` later than the step resumed from are dropped first.
     progress: a bar with loss, accuracy and costs.
     name: of this phase, in the bar and in the lines.
+    observe: what else to keep of a state, numbers and lists by name: a line of the metrics file before each checkpoint.
 
   Raises:
-    EffjaxError: a corrupt checkpoint or one of another model, one later than `steps`, a loss that is not finite.
+    EffjaxError: something to observe and no file for it; a corrupt checkpoint or one of another model, one later than
+      `steps`, a loss that is not finite.
 
   >>> count = lambda state, batch: (state._replace(step=state.step + batch), {'loss': 0.})
   >>> state = TrainState(None, None, None, None, None, step=jax.numpy.int32(0), key=None)
   >>> int(fit(count, state, lambda i: 1, steps=3, progress=False).step)
   3
   """
+  if observe is not None and metrics_file is None:
+    raise EffjaxError('fit: what observe returns goes into metrics_file, got None: give it a file')
   state, start = _resume(state, directory, steps)
   log = _log(metrics_file, name, start)
   with ThreadPoolExecutor(1) as pool, tqdm(total=steps, initial=start, desc=name, disable=not progress) as bar:
@@ -55,6 +59,8 @@ def fit(step: Step, state: TrainState, batches: Callable[[int], Any], *, steps: 
       state, metrics = step(state, *(batch if isinstance(batch, tuple) else (batch,)))
       if done % log_every == 0 or done == steps:
         log(done, bar, jax.device_get(metrics))
+      if observe is not None and (done % every_steps == 0 or done == steps):
+        _write(metrics_file, {'name': name, 'step': done} | observe(state))
       if directory is not None and (done % every_steps == 0 or done == steps):
         checkpoint.save(directory, done, state)
       bar.update()
@@ -80,13 +86,17 @@ def _log(metrics_file, name, start):
     record = {key: float(value) for key, value in sorted(metrics.items())}
     bar.set_postfix({key: f'{value:.4g}' for key, value in record.items() if _shown(key)}, refresh=False)
     if metrics_file is not None:
-      with open(metrics_file, 'a') as file:
-        file.write(json.dumps({'name': name, 'step': step} | record) + '\n')
+      _write(metrics_file, {'name': name, 'step': step} | record)
     if not math.isfinite(record['loss']):
       raise EffjaxError(f'fit: {name or "training"} has loss {record["loss"]} at step {step}: lower the learning '
                         'rates, or start from the last checkpoint with another seed')
 
   return log
+
+
+def _write(file, record):
+  with open(file, 'a') as lines:
+    lines.write(json.dumps(record) + '\n')
 
 
 def _shown(key):

@@ -105,16 +105,19 @@ def latent(channels: Channels, slots: Slots, facts: dict[Path, Fact]) -> PyTree:
   return mask(channels, weights, facts[CHANNELS].keep > 0) if CHANNELS in facts else weights
 
 
-def smallest(budgets: Mapping[str, Budget], channels: Channels, facts: dict[Path, Fact]) -> dict[str, float]:
+def smallest(budgets: Mapping[str, Budget], channels: Channels, facts: dict[Path, Fact], *,
+             gated: bool = True) -> dict[str, float]:
   """The least that each cost can be: one channel per group, for each choice the cheapest operator.
 
   Args:
     facts: of the narrowest widths; gates and choices in them are replaced.
+    gated: whether channels may go at all.
   """
   first = np.zeros(channels.size, np.float32)
   first[np.unique(channels.groups, return_index=True)[1]] = 1.
   one_hot = lambda n, i: Fact(choice=jnp.asarray(np.eye(n, dtype=np.float32)[i]))
-  start = facts | {CHANNELS: Fact(keep=jnp.asarray(first))} | {p: one_hot(n, 0) for p, n in channels.choices.items()}
+  gates = {CHANNELS: Fact(keep=jnp.asarray(first))} if gated else {}
+  start = facts | gates | {p: one_hot(n, 0) for p, n in channels.choices.items()}
   out = {}
   for name, budget in budgets.items():
     best, cost = dict(start), jax.jit(budget.cost)

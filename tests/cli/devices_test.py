@@ -36,7 +36,7 @@ def setting(small, tmp_path_factory):
   """Options, setting and space by (how, devices), of an even smaller space: one block."""
   def make(how='jit', devices=1):
     options = job.Options(steps=STEPS, batch_size=32, parallel=how, devices=devices)
-    setting = job._setting(options, tmp_path_factory.mktemp(f'{how}{devices}'))
+    setting = job.setting_of('joint', options, tmp_path_factory.mktemp(f'{how}{devices}'))
     return options, setting, job.plan(options, setting)
 
   with pytest.MonkeyPatch.context() as patch:

@@ -183,7 +183,7 @@ def test_a_folder_without_a_run(command, content, fails, tmp_path):
   if content is not None:
     (tmp_path / 'options.json').write_text(content)
   before = contents(tmp_path)
-  assert re.search(r'holds no run that can be read \(.*\): give the folder that effjax joint wrote',
+  assert re.search(r'holds no run that can be read \(.*\): give the folder that this command wrote',
                    fails(*command, tmp_path))
   assert contents(tmp_path) == before
 

@@ -1,6 +1,7 @@
 """The gates of ProxylessNAS: one path, or a pair of them, against enumeration."""
 import itertools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,12 +10,18 @@ from scipy import special, stats
 
 from effjax.errors import EffjaxError
 from effjax.search.binary_gates import binary_gates, rescale
+from effjax.search.mixed import Mixed
 
 KEY = jax.random.key(3)
 KEYS = jax.random.split(KEY, 20_000)
 A = np.array([0.5, 1.5, -1., 0.], np.float32)
 P = special.softmax(np.float64(A))
 W = np.array([1., -2., 4., 0.5], np.float32)  # dL/dg
+
+
+class Dense(nn.Dense):
+  def __call__(self, x, train):
+    return super().__call__(x)
 
 
 def prepared(rule, dtype=jnp.float32):
@@ -47,7 +54,9 @@ def pairs():
 
 def test_two_paths_are_drawn_without_replacement_and_only_they_move():
   gates, gradients = draws_and_gradients(binary_gates(paths=2))
-  assert set(np.unique(gates)) == {0., 1.} and (gates.sum(-1) == 1.).all()
+  tiny = float(jnp.finfo(jnp.float32).tiny)  # of the gate that is compared and shut
+  assert set(np.unique(gates)) == {0., tiny, 1.} and (gates.sum(-1) == 1.).all()
+  assert ((gates > 0) == (gradients != 0)).all()
   assert ((gradients != 0).sum(-1) == 2).all() and (gradients[gates == 1.] != 0).all()
   counts, opened = [], np.zeros(4)
   for (i, j), probability in pairs().items():
@@ -77,6 +86,22 @@ def test_deployed_facts_and_dtypes(paths):
   np.testing.assert_array_equal(rule.facts(prepared(rule), True).choice, [0., 1., 0., 0.])
   np.testing.assert_allclose(rule.facts(prepared(rule), False).choice, P, rtol=1e-5)
   assert rule.apply(*prepared(rule, jnp.bfloat16), KEY).dtype == jnp.bfloat16
+
+
+def test_two_paths_of_a_choice_run_the_pair_and_give_the_gradient_of_the_sum():
+  rule, x = binary_gates(paths=2), jax.random.normal(KEY, (2, 3))
+  slots, ops = prepared(rule), lambda: tuple(Dense(3, name=f'op{i}') for i in range(4))
+  variables = Mixed(ops()).init(KEY, x, jnp.ones(4), False)
+
+  def gradients(key, *paths):
+    loss = lambda phi: jnp.sum(jnp.sin(Mixed(ops(), *paths).apply(variables, x, rule.apply(None, phi, slots.state, key),
+                                                                  False)))
+    return jax.grad(loss)(slots.phi)['logits']
+
+  run = lambda *paths: jax.jit(jax.vmap(lambda key: gradients(key, *paths)))(KEYS[:50])
+  got, want = run(False, True), run()
+  np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+  assert ((got != 0).sum(-1) == 2).all() and len(np.unique(got != 0, axis=0)) > 3
 
 
 def test_errors():

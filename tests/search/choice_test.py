@@ -1,4 +1,6 @@
 """The sum of candidates, and what must not be summed."""
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -64,24 +66,30 @@ def test_a_kernel_is_not_a_choice():
     check_choice('gumbel', jnp.ones((3, 3)))
 
 
-def eight(one_path):
-  return Choice(tuple(ConvBN(3, name=f'op{i}') for i in range(8)), one_path)
+def eight(*paths):
+  return Choice(tuple(ConvBN(3, name=f'op{i}') for i in range(8)), *paths)
 
 
-def step(net, variables):
-  """A jitted function of (params, p): loss, gradients by both, new statistics."""
-  def loss(params, p):
-    y, new = net.apply({'params': params | {'choice': p}, 'batch_stats': variables['batch_stats']}, X, True,
-                       mutable=['batch_stats'])
+@functools.cache
+def step(*paths):
+  """A jitted function of (variables, p): loss, gradients by parameters and p, new statistics."""
+  def loss(params, p, variables):
+    y, new = eight(*paths).apply({**variables, 'params': params | {'choice': p}}, X, True, mutable=['batch_stats'])
     return jnp.sum(jnp.sin(y)), new['batch_stats']
-  return jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
+  grad = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
+  return lambda variables, p: grad(variables['params'], p, variables)
+
+
+@functools.cache
+def start():
+  return jax.jit(lambda: eight().init(KEY, X, False))()
 
 
 @pytest.mark.parametrize('i', [0, 5])
 def test_one_path_is_the_sum_with_a_one_hot_and_leaves_the_others_alone(i):
-  variables, p = eight(False).init(KEY, X, False), jnp.eye(8)[i]
-  (want, stats), (dparams, dp) = step(eight(False), variables)(variables['params'], p)
-  (got, new), (gparams, gp) = step(eight(True), variables)(variables['params'], p)
+  variables, p = start(), jnp.eye(8)[i]
+  (want, stats), (dparams, dp) = step()(variables, p)
+  (got, new), (gparams, gp) = step(True)(variables, p)
   np.testing.assert_allclose(got, want, rtol=1e-6)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), gparams, dparams)
   np.testing.assert_allclose(gp, jnp.where(p > 0, dp, 0.), rtol=1e-5)
@@ -91,24 +99,61 @@ def test_one_path_is_the_sum_with_a_one_hot_and_leaves_the_others_alone(i):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), new[f'op{j}'], after[f'op{j}'])
 
 
-def test_one_path_takes_the_memory_of_one_operator():
+@pytest.mark.parametrize(('i', 'j', 'beside'), [(0, 5, .4), (6, 2, .6), (6, 2, float(np.finfo(np.float32).tiny))])
+def test_two_paths_are_the_sum_with_two_entries_and_leave_the_others_alone(i, j, beside):
+  variables, p = start(), jnp.zeros(8).at[jnp.array([i, j])].set(jnp.array([.6, beside]))
+  (want, stats), (dparams, dp) = step()(variables, p)
+  (got, new), (gparams, gp) = step(False, True)(variables, p)
+  np.testing.assert_allclose(got, want, rtol=1e-6)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), gparams, dparams)
+  np.testing.assert_allclose(gp, jnp.where(p > 0, dp, 0.), rtol=1e-5)
+  assert gp[i] != 0 and gp[j] != 0 and np.count_nonzero(gp) == 2
+  for k in range(8):
+    after = stats if k in (i, j) else variables['batch_stats']
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), new[f'op{k}'], after[f'op{k}'])
+
+
+@pytest.mark.parametrize('paths', [(True, False), (False, True)], ids=['one', 'two'])
+def test_paths_of_many_choices_at_once_and_their_dtype(paths):
+  ops = lambda: tuple(ConvBN(3, name=f'op{i}', dtype=jnp.bfloat16) for i in range(4))
+  variables, x = Mixed(ops()).init(KEY, X, jnp.ones(4), False), X.astype(jnp.bfloat16)
+  ps = jnp.eye(4) * .5 + jnp.roll(jnp.eye(4), 1, 0) * (.25 if paths[1] else 0.)
+  run = lambda *how: jax.jit(jax.vmap(lambda p: Mixed(ops(), *how).apply(variables, x, p, False)))(ps)
+  got, want = run(*paths), run()
+  assert got.dtype == want.dtype == jnp.bfloat16 and len(np.unique(np.float32(got), axis=0)) == 4
+  np.testing.assert_allclose(np.float32(got), np.float32(want), rtol=.02, atol=.01)
+
+
+def test_two_paths_of_a_single_operator_are_one():
+  net = Choice((Skip(name='a'),), two_paths=True)
+  np.testing.assert_array_equal(net.apply({'params': {'choice': jnp.array([.5])}}, X, False), .5 * X)
+
+
+def test_one_path_and_two_are_refused():
+  with pytest.raises(EffjaxError, match=r'^Choice \(top\): one_path and two_paths, wanted at most one of them: leave one'):
+    eight(True, True).init(KEY, X, False)
+
+
+def test_paths_take_the_memory_of_as_many_operators():
   class Chain(nn.Module):
-    one_path: bool
+    paths: tuple[bool, ...]
 
     @nn.compact
     def __call__(self, x, p):
-      for k in range(4):
-        x = Mixed(tuple(ConvBN(8, name=f'op{i}', parent=None) for i in range(8)), self.one_path, name=f'm{k}')(x, p, True)
+      for k in range(3):
+        x = Mixed(tuple(ConvBN(8, name=f'op{i}', parent=None) for i in range(8)), *self.paths, name=f'm{k}')(x, p, True)
       return x.mean()
 
   x, p = jnp.ones((8, 16, 16, 8)), jnp.eye(8)[2]
-  variables = jax.eval_shape(lambda: Chain(False).init(KEY, x, p))
+  variables = jax.eval_shape(lambda: Chain(()).init(KEY, x, p))
 
-  def bytes_of(one_path):
-    loss = lambda variables: Chain(one_path).apply(variables, x, p, mutable=['batch_stats'])
+  def bytes_of(*paths):
+    loss = lambda variables: Chain(paths).apply(variables, x, p, mutable=['batch_stats'])
     return jax.jit(jax.grad(loss, has_aux=True)).lower(variables).compile().memory_analysis().temp_size_in_bytes
 
-  assert bytes_of(True) < .4 * bytes_of(False)
+  dense, one, two = bytes_of(), bytes_of(True), bytes_of(False, True)
+  assert one < .4 * dense
+  assert one < two < .6 * dense
 
 
 @pytest.mark.parametrize('make', [

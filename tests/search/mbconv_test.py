@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from effjax.errors import EffjaxError
-from effjax.search import MBConvNet
+from effjax.search.encoding import count, space_of
+from effjax.search.mbconv import FBNET, PROXYLESSNAS, MBConvNet, mnasnet_space
 
 KEY = jax.random.key(0)
 SMALL = dict(stem=4, blocks=((4, 1), (6, 2)), head=8)
@@ -70,6 +71,52 @@ def test_strides_of_the_stem_and_dtype():
   variables = shapes(net, (1, 32, 32, 3))
   out = jax.eval_shape(lambda v: net.apply(v, jnp.zeros((1, 32, 32, 3)), False), variables)
   assert out.dtype == jnp.bfloat16 and {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype('float32')}
+
+
+def size(name, operators, **how):
+  params = shapes(MBConvNet(3, operators=operators, **{**SMALL, **how}), (1, 8, 8, 1))['params'][name]
+  return sum(int(np.prod(a.shape)) for a in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize(('operator', 'same', 'wider'), [
+    # Parameters of block1, 4 to 4 channels, and of block2, 4 to 6 with strides 2: kernels, and BatchNorm's two vectors.
+    ('mb3_k7', 12 * (4 + 49 + 4 + 4) + 2 * 4, 12 * (4 + 49 + 6 + 4) + 2 * 6),
+    ('mb1_k3', 4 * (9 + 4 + 2) + 2 * 4, 4 * (9 + 6 + 2) + 2 * 6),
+    ('mb3_k3_se', 12 * (4 + 9 + 4 + 4) + 2 * 4 + 2 * 12 + 1 + 12, 12 * (4 + 9 + 6 + 4) + 2 * 6 + 2 * 12 + 1 + 12),
+    ('fb1_k3', 4 * (4 + 9 + 4 + 4) + 2 * 4, 4 * (4 + 9 + 6 + 4) + 2 * 6),
+    ('fb1_k5_g2', 4 * (2 + 25 + 2 + 4) + 2 * 4, 4 * (2 + 25 + 3 + 4) + 2 * 6),
+    ('sep_k5', 4 * (25 + 2) + 4 * 4 + 2 * 4, 4 * (25 + 2) + 4 * 6 + 2 * 6),
+    ('conv_k3', 9 * 4 * 4 + 2 * 4, 9 * 4 * 6 + 2 * 6), ('identity', None, 4 * 6 + 2 * 6)])
+def test_operators_have_the_parameters_of_their_blocks(operator, same, wider):
+  if same is not None:
+    assert size('block1', (operator,)) == same
+  assert size('block2', (operator,)) == wider
+
+
+def test_a_block_may_have_operators_of_its_own():
+  net = MBConvNet(3, stem=4, head=8, blocks=((4, 1, ('mb1_k3',)), (4, 1), (6, 2, ('sep_k3', 'conv_k3', 'skip'))),
+                  operators=('mb3_k3', 'mb6_k3', 'skip'))
+  assert space_of(net, jnp.ones((1, 8, 8, 1)), False) == {
+      'block2/choice': ('mb3_k3', 'mb6_k3', 'skip'), 'block3/choice': ('sep_k3', 'conv_k3')}
+
+
+@pytest.mark.parametrize(('published', 'start', 'operators'), [(PROXYLESSNAS, [6, 7, 7], 7), (FBNET, [9, 9, 9, 9], 9)])
+def test_the_first_blocks_of_published_chains(published, start, operators):
+  net = MBConvNet(1000, **{**published, 'blocks': published['blocks'][:4]})
+  space = space_of(net, jnp.ones((1, 32, 32, 3)), False)
+  assert [len(names) for names in space.values()] == start and len(published['operators']) == operators
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('published', 'choices', 'size'), [(PROXYLESSNAS, 21, 6**6 * 7**15), (FBNET, 22, 9**22)])
+def test_the_sizes_of_published_chains(published, choices, size):
+  space = space_of(MBConvNet(1000, **published), jnp.ones((1, 224, 224, 3)), False)
+  assert len(space) == choices and count(space) == size
+
+
+def test_the_size_of_mnasnets_space():
+  assert count(mnasnet_space(1)) == 432
+  assert count(mnasnet_space()) == 432**5 == 15_045_919_506_432
 
 
 def test_errors():

@@ -1,5 +1,4 @@
-"""Entropy and distance against closed forms; the auxiliary skip is the choice and a skip."""
-import flax.linen as nn
+"""Entropy and distance from a decision, against closed forms."""
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,10 +6,8 @@ import pytest
 from scipy import special, stats
 
 from effjax.errors import EffjaxError
-from effjax.layers import ConvBN
 from effjax.search import regularizers
-from effjax.search.choice import Choice, Skip
-from effjax.search.regularizers import AuxiliarySkip, total_entropy
+from effjax.search.regularizers import total_entropy
 
 entropy, distance_from_one_hot = jax.jit(regularizers.entropy), jax.jit(regularizers.distance_from_one_hot)
 KEY = jax.random.key(0)
@@ -70,46 +67,3 @@ def test_distance_from_one_hot(dtype):
     np.testing.assert_array_equal(distance_from_one_hot(jnp.asarray(np.eye(n), dtype)), np.zeros(n))
     even = float(distance_from_one_hot(jnp.asarray(np.full(n, 1 / n), dtype)))
     assert even <= 1 and even > (.98 if n > 1 else -1)
-
-
-def test_the_auxiliary_skip_and_its_parameters():
-  mixed = lambda: Choice((ConvBN(3, name='conv'), Skip(name='skip')))
-  plain, variables = mixed().init_with_output(KEY, X, False)
-  same = AuxiliarySkip(mixed(), 1.).init(KEY, X, False)
-  assert jax.tree.structure(same) == jax.tree.structure(variables)
-  traces = []
-  step = jax.jit(lambda beta: traces.append(beta) or AuxiliarySkip(mixed(), beta).apply(variables, X, False))
-  for beta in (1., .3, 0.):
-    np.testing.assert_allclose(step(jnp.float32(beta)), plain + beta * X, rtol=1e-5, atol=1e-6)
-  assert len(traces) == 1
-  np.testing.assert_array_equal(AuxiliarySkip(mixed(), 0.).apply(variables, X, False), plain)
-  _, new = AuxiliarySkip(mixed(), 1.).apply(variables, X, True, mutable=['batch_stats'])
-  assert jax.tree.structure(new['batch_stats']) == jax.tree.structure(variables['batch_stats'])
-
-
-class Net(nn.Module):
-  beta: float | None
-
-  @nn.compact
-  def __call__(self, x):
-    mixed = Choice((ConvBN(3, name='conv', parent=None), Skip(name='skip', parent=None)), name='block1', parent=None)
-    block = AuxiliarySkip(mixed, self.beta, name='block1') if self.beta is not None else mixed.clone(parent=self)
-    return block(x, False)
-
-
-def test_within_a_network_the_paths_are_those_of_the_choice():
-  y, variables = Net(None).init_with_output(KEY, X)
-  assert sorted(variables['params']) == ['block1'] and sorted(variables['params']['block1']) == ['choice', 'conv']
-  assert jax.tree.structure(Net(.5).init(KEY, X)) == jax.tree.structure(variables)
-  np.testing.assert_allclose(Net(.5).apply(variables, X), y + .5 * X, rtol=1e-5, atol=1e-6)
-
-
-def test_dtype_is_that_of_the_choice():
-  net = AuxiliarySkip(Choice((ConvBN(3, dtype=jnp.bfloat16),)), jnp.float32(1.))
-  assert net.init_with_output(KEY, X, False)[0].dtype == jnp.bfloat16
-
-
-def test_another_shape_is_refused():
-  with pytest.raises(EffjaxError, match=r'AuxiliarySkip \(top\): the choice turns shape \(2, 4, 4, 3\) into \(2, 4, 4, 5\): '
-                                        'wants one shape, use the Choice alone there'):
-    AuxiliarySkip(Choice((ConvBN(5),)), 1.).init(KEY, X, False)
