@@ -2,7 +2,7 @@
 import json
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -122,7 +122,7 @@ def plan(options: Options, setting: Setting) -> Space:
 
 def train_baseline(options: Options, setting: Setting) -> Trained:
   """The float network that everything is measured against and taught by."""
-  net, plain = _networks(options, setting, BASELINE)
+  net, plain = networks(options, setting, BASELINE)
   params, stats = initial(plain, setting, 'baseline')
   state = run_phase(setting, Phase('baseline', options.steps, 1e-2), flax_forward(net), IDENTITY,
                     IDENTITY.init(setting.key('init'), params), stats)
@@ -131,7 +131,7 @@ def train_baseline(options: Options, setting: Setting) -> Trained:
 
 def search_network(options: Options, setting: Setting, space: Space, baseline: Trained) -> Found:
   """Operators, channels and bits in one loss, distilled from the baseline, under the budgets."""
-  net, plain = _networks(options, setting, OPERATORS)
+  net, plain = networks(options, setting, OPERATORS)
   params, stats = initial(plain, setting, 'supernet')
   params = baseline.params if options.model else params  # a user's network is compressed as it was trained
   reparam, hints = _joint_reparam(options, space.channels, params), [] if options.model else [HINT]
@@ -170,7 +170,7 @@ def test_images(dataset: data.Dataset) -> jax.Array:
   return data.normalize(jnp.asarray(dataset.test.fetch(np.arange(dataset.test.size))['image']))
 
 
-def _networks(options, setting, operators):
+def networks(options: Options, setting: Setting, operators: Sequence[str]) -> tuple[Any, Any]:
   """The network as trained (its BatchNorm averages over mapped devices), and the same for one device."""
   source = setting.dataset.train
   if options.model is None:
@@ -185,7 +185,7 @@ def _networks(options, setting, operators):
 def _shapes(options, setting, operators) -> Trained:
   """A network without values: parameters are shapes, and there are no statistics yet."""
   try:
-    net = _networks(options, setting, operators)[1]
+    net = networks(options, setting, operators)[1]
     init = lambda key: net.init(key, jnp.zeros(setting.spec().shape), False)
     params, stats = parts(jax.eval_shape(init, jax.random.key(0)))
   except (TypeError, AttributeError) as error:

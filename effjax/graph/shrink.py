@@ -137,7 +137,7 @@ def _needs(eqn, zeros, ones):
   """The inputs that the equation reads: a product with 1 reads the other factor only."""
   read = [v for v in eqn.inputs if not isinstance(v, Const) and v not in zeros]
   rest = [v for v in read if v not in ones] if eqn.name == 'mul' else read
-  return rest or read
+  return rest if any(isinstance(v, Const) for v in eqn.inputs) else rest or read
 
 
 def _used(a, program, zeros, ones):

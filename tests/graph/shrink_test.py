@@ -290,3 +290,18 @@ def test_an_unchosen_operator_must_be_summed():
 
   with pytest.raises(EffjaxError, match="reaches 'concatenate' .* must be summed"):
     shrunk()
+
+
+@pytest.mark.parametrize('entry', [0, 1])
+def test_a_chosen_entry_that_multiplies_a_constant_becomes_one(entry):
+  masks = [np.array([1, 1, 0], np.float32), np.ones(3, np.float32)]
+  params = {'a': jnp.ones((2, 3)), 'b': jnp.ones((3, 1)), 'choice': jnp.array([.3, .7])}
+
+  def fn(p, x):
+    return ((x @ p['a']) * (p['choice'][0] * masks[0] + p['choice'][1] * masks[1])[None]) @ p['b']
+  x = jnp.ones((1, 2))
+  keep = np.ones(graph.channels(fn, params, x).size, bool)
+  small, left = graph.shrink(fn, params, keep, x, choose={'choice': entry})
+  one_hot = params | {'choice': jnp.eye(2)[entry]}
+  assert left['choice'] is None
+  np.testing.assert_array_equal(small(left, x), fn(one_hot, x))
