@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from effjax import data
+from effjax import at, data, layers, search
 from effjax.layers import ConvBN
 from effjax.search import Choice, Skip
 
@@ -65,8 +65,18 @@ def test_the_example_of_quantizing_runs(names):
   assert jnp.abs(jnp.round(codes)).max() <= 7 and jnp.abs(codes - jnp.round(codes)).max() < 1e-5
 
 
+def test_the_example_of_searching_runs(names):
+  names |= {'nn': nn, 'layers': layers, 'search': search, 'at': at}
+  exec(re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL)[2], names)
+  assert names['space'] == {f'{name}/choice': ('k3', 'k5', 'k7') for name in ('first', 'second')}
+  params = jax.eval_shape(lambda key: names['small'].init(key, names['x'], False), jax.random.key(0))['params']
+  assert params['first']['k3']['conv']['kernel'].shape == (3, 3, 1, 16) and list(params['second']) == ['k7']
+  slots = names['rule'].init(jax.random.key(0), {'first': {'choice': jnp.ones(3)}})
+  assert jnp.isclose(names['rule'].apply(*slots, jax.random.key(1))['first']['choice'].sum(), 1)
+
+
 def test_the_example_of_export_runs(names, tmp_path, monkeypatch):
-  code = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL)[2]
+  code = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL)[3]
   monkeypatch.chdir(tmp_path)
   names['images'] = names['x']
   exec(code, names)
@@ -75,7 +85,7 @@ def test_the_example_of_export_runs(names, tmp_path, monkeypatch):
 
 
 def test_the_example_of_pruning_runs(names, tmp_path, capsys):
-  code = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL)[3]
+  code = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL)[4]
   names['folder'] = tmp_path / 'model'
   with jax.numpy_rank_promotion('allow'):
     exec(code, names)

@@ -14,9 +14,10 @@ MOMENTUM = 0.9
 class BatchNorm(Block):
   """`y = activation((x - mean) / sqrt(var + epsilon) * scale + bias)` over all axes but the last, in float32.
 
-  Parameters `scale`, `bias`; statistics `mean`, `var` in `batch_stats`. `train`: those of the batch, and the running
-  ones are updated (make `batch_stats` mutable); else the running ones. It is computed as `x a + b` with two numbers per
-  channel: what is kept for the gradient is x alone, where Flax's form also writes and keeps `x - mean`.
+  Parameters `scale`, `bias`, which are 1 and 0 unless `affine`; statistics `mean`, `var` in `batch_stats`. `train`:
+  those of the batch, and the running ones are updated (make `batch_stats` mutable); else the running ones. It is
+  computed as `x a + b` with two numbers per channel: what is kept for the gradient is x alone, where Flax's form also
+  writes and keeps `x - mean`.
 
   Source: Ioffe, Szegedy, "Batch Normalization", ICML 2015, arXiv:1502.03167.
 
@@ -31,8 +32,11 @@ class BatchNorm(Block):
   def __call__(self, x: Float[Array, '*n c'], train: bool) -> Float[Array, '*n c']:
     channels, dtype, x = x.shape[-1:], x.dtype, x.astype(jnp.float32)
     mean, var = self._statistics(x, train)
-    factor = lax.rsqrt(var + self.epsilon) * self.param('scale', self.scale_init, channels)
-    offset = self.param('bias', nn.initializers.zeros, channels) - mean * factor
+    factor, bias = lax.rsqrt(var + self.epsilon), 0.
+    if self.affine:
+      factor *= self.param('scale', self.scale_init, channels)
+      bias = self.param('bias', nn.initializers.zeros, channels)
+    offset = bias - mean * factor
     # Broadcast to the whole shape: the gradients of both are then plain sums, which XLA's CPU backend runs fast.
     y = (x * jnp.broadcast_to(factor, x.shape) + jnp.broadcast_to(offset, x.shape)).astype(dtype)
     return y if self.activation is None else self.activation(y)

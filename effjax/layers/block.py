@@ -16,6 +16,7 @@ class Block(nn.Module, kw_only=True):
   """A module that hands what a whole network agrees on to the blocks within it: `Inner(..., **self.same)`.
 
   Args:
+    affine: whether BatchNorm has a scale and a bias.
     axis_name: mapped axis over which BatchNorm averages its statistics, under `pmap` or `shard_map`.
     dtype: of convolutions and outputs; parameters and BatchNorm stay float32.
     epsilon: of BatchNorm.
@@ -26,6 +27,7 @@ class Block(nn.Module, kw_only=True):
   >>> Block(padding='symmetric').same['padding']
   'symmetric'
   """
+  affine: bool = True
   axis_name: str | None = None
   dtype: DTypeLike | None = None
   epsilon: float = 1e-3
@@ -35,7 +37,7 @@ class Block(nn.Module, kw_only=True):
   @property
   def same(self) -> dict[str, Any]:
     """The fields of `Block`, by name."""
-    return {name: getattr(self, name) for name in ('axis_name', 'dtype', 'epsilon', 'padding', 'widths')}
+    return {name: getattr(self, name) for name in ('affine', 'axis_name', 'dtype', 'epsilon', 'padding', 'widths')}
 
   def features_of(self, features: int) -> int:
     """The channels that this layer gives: those of `widths`, else `features`."""

@@ -4,7 +4,7 @@ from effjax.search.architecture_gradient import finite_differences, first_order,
 from effjax.search.auxiliary_skip import auxiliary_skip
 from effjax.search.binary_gates import binary_gates
 from effjax.search.choice import Choice, Skip
-from effjax.search.darts_space import DARTSSpace, count_cells, edge_names
+from effjax.search.darts_space import DARTSSpace, count_cells, edge_names, unstacked
 from effjax.search.derive import argmax, derive, derive_architecture, derive_cell
 from effjax.search.derived import Derived
 from effjax.search.dirichlet import anchor_distance, dirichlet
@@ -40,4 +40,4 @@ __all__ = ['Baseline', 'Choice', 'DARTSSpace', 'Decision', 'Decisions', 'Derived
            'exponentiated_gradient', 'finite_differences', 'first_order', 'gumbel', 'hierarchical', 'implicit',
            'kept_widths', 'log_probability', 'mirror_softmax', 'mnasnet_space', 'nas_bench_201', 'nas_bench_macro',
            'path_dropout', 'perturbation', 'score_function', 'should_stop', 'sigmoid', 'softmax',
-           'straight_through_gumbel', 'total_entropy', 'uniform_path', 'unrolled', 'zero_one_loss']
+           'straight_through_gumbel', 'total_entropy', 'uniform_path', 'unrolled', 'unstacked', 'zero_one_loss']

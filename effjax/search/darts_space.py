@@ -3,7 +3,6 @@ import dataclasses
 import math
 
 import flax.linen as nn
-import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
@@ -11,8 +10,8 @@ from effjax.errors import EffjaxError
 from effjax.layers.block import Block
 from effjax.layers.conv_bn import ConvBN
 from effjax.layers.dense import Dense
-from effjax.search.mixed_cell import EDGES, NODES, CellWeights, MixedCell
-from effjax.tree import Path
+from effjax.search.mixed_cell import EDGES, LOOPS, NODES, CellWeights, MixedCell
+from effjax.tree import Path, PyTree
 
 OPERATORS = ('none', 'max_pool_3x3', 'avg_pool_3x3', 'skip_connect', 'sep_conv_3x3', 'sep_conv_5x5', 'dil_conv_3x3',
              'dil_conv_5x5')
@@ -42,6 +41,30 @@ def count_cells(nodes: int = NODES, operators: int = 7) -> int:
   return math.prod(math.comb(k + 1, 2) * operators ** 2 for k in range(1, nodes + 1))
 
 
+def unstacked(variables: PyTree) -> PyTree:
+  """Parameters, statistics or both of a supernet with `scan=True`, as the same supernet without it has them.
+
+  Everything else stays: `cell1/edges/sep_conv_3x3` becomes `cell1/edge0/sep_conv_3x3` to `cell1/edge13/sep_conv_3x3`.
+
+  Raises:
+    EffjaxError: nothing is stacked.
+
+  >>> import jax.numpy as jnp
+  >>> sorted(unstacked({'cell3': {'inner': {'a': jnp.ones((6, 2))}}})['cell3'])
+  ['edge11', 'edge12', 'edge13', 'edge4', 'edge7', 'edge8']
+  """
+  flat, found = flatten_dict(variables), {}
+  for path, x in flat.items():
+    at = next((m for m, name in enumerate(path) if name in LOOPS), None)
+    edges = {path: x} if at is None else {
+        (*path[:at], f'edge{k}', *path[at + 1:]): x[n] for n, k in enumerate(LOOPS[path[at]])}
+    found |= edges
+  if len(found) == len(flat):
+    raise EffjaxError(f'unstacked: none of {len(flat)} leaves is under {tuple(LOOPS)}: give the variables of a '
+                      'DARTSSpace with scan=True')
+  return unflatten_dict(found)
+
+
 class DARTSSpace(Block):
   """Images to logits: stem, cells whose edges are sums of operators, mean, dense layer.
 
@@ -55,11 +78,16 @@ class DARTSSpace(Block):
     features: channels of a state of the first cell; the stem has three times, a cell's output four times as many.
     cells: how many.
     operators: on offer, in the order of each vector's entries.
-    affine: whether BatchNorm in cells has a scale and a bias. Without them no operator can hide its weight in those.
     partial: K of PC-DARTS: the first 1/K of an edge's channels go through the operators, the others past them, where
       the cell reduces through a 2x2 max pool; then channels are shuffled. Above 1 the edges into a state are weighed
       too, by `normal/node2_edges` ...: put `search.softmax` on `.*(choice|edges)` for the paper's edge normalisation.
       These are no `choice`: a state keeps two of its edges, where the rule with `key=None` would keep one.
+    one_path: as in `Choice`.
+    scan: the edges of a cell run in a loop, and keep nothing for the backward pass but what they read: a step compiles
+      faster, takes less memory, and is the same up to rounding. Parameters of all edges of a loop are stacked, under
+      `cell1/edges`, and in a cell that reduces under `outer` (edges that do) and `inner`. Derive, profile and export
+      with False, on the `unstacked` ones: `effjax.graph` does not see which entry guards which edge.
+    affine: whether BatchNorm in cells has a scale and a bias. Without them no operator can hide its weight in those.
     others: as in `Block`.
 
   Raises:
@@ -70,7 +98,7 @@ class DARTSSpace(Block):
   Source: Liu, Simonyan, Yang, "DARTS", ICLR 2019, arXiv:1806.09055, survey [68]; Xu et al., "PC-DARTS", ICLR 2020,
   arXiv:1907.05737.
 
-  >>> import jax
+  >>> import jax, jax.numpy as jnp
   >>> net, x = DARTSSpace(10, features=4, cells=1, operators=('none', 'sep_conv_3x3')), jnp.ones((1, 16, 16, 3))
   >>> params = jax.eval_shape(lambda key: net.init(key, x, False), jax.random.key(0))['params']
   >>> sorted(params), params['reduce']['edge13']['choice'].shape
@@ -80,9 +108,10 @@ class DARTSSpace(Block):
   features: int = 16
   cells: int = 8
   operators: tuple[str, ...] = OPERATORS
-  affine: bool = False
   partial: int = 1
   one_path: bool = False
+  scan: bool = False
+  affine: bool = dataclasses.field(default=False, kw_only=True)
   epsilon: float = dataclasses.field(default=1e-5, kw_only=True)
 
   @nn.compact
@@ -90,14 +119,13 @@ class DARTSSpace(Block):
     self._check()
     kinds = [KINDS[i in (self.cells // 3, 2 * self.cells // 3)] for i in range(self.cells)]
     weights = {kind: CellWeights(self.operators, self.partial > 1, name=kind)() for kind in KINDS if kind in kinds}
-    x = ConvBN(3 * self.features, 3, activation=None, name='stem1', **self.same)(x, train)
-    cell = MixedCell if self.affine else _without_affine(MixedCell, self.is_initializing())
+    x = ConvBN(3 * self.features, 3, activation=None, name='stem1', **self.same | {'affine': True})(x, train)
     x0, x1, features = x, x, self.features
     for i, kind in enumerate(kinds):
       strides = 1 + KINDS.index(kind)
       features, reduced = features * strides, i > 0 and kinds[i - 1] == 'reduce'
-      now = cell(features, self.operators, strides, reduced, self.partial, self.one_path, name=f'cell{i + 1}',
-                 **self.same)
+      now = MixedCell(features, self.operators, strides, reduced, self.partial, self.one_path, self.scan,
+                      name=f'cell{i + 1}', **self.same)
       x0, x1 = x1, now(x0, x1, *weights[kind], train)
     return Dense(self.num_classes, name='classifier', **self.same)(x1.mean((1, 2)))
 
@@ -108,21 +136,3 @@ class DARTSSpace(Block):
       raise EffjaxError(f'DARTSSpace: {self.cells} cells, wanted 1 or more, 3 for both kinds')
     if self.partial < 1 or self.features % self.partial:
       raise EffjaxError(f'DARTSSpace: partial={self.partial} does not divide features={self.features}: choose another')
-
-
-def _without_affine(module, initializing):
-  """The module class with BatchNorms whose scale is 1 and bias 0, instead of parameters."""
-  norms = lambda variables: {path[:-1]: x for path, x in flatten_dict(variables.get('batch_stats', {})).items()}
-
-  def fill(variables):
-    found = norms(variables)
-    ones = {(*path, 'scale'): jnp.ones_like(x) for path, x in found.items()}
-    zeros = {(*path, 'bias'): jnp.zeros_like(x) for path, x in found.items()}
-    return {**variables, 'params': unflatten_dict({**flatten_dict(variables.get('params', {})), **ones, **zeros})}
-
-  def drop(variables):
-    found = norms(variables)
-    kept = {path: x for path, x in flatten_dict(variables.get('params', {})).items() if path[:-1] not in found}
-    return {**variables, 'params': unflatten_dict(kept)}
-
-  return nn.map_variables(module, ('params', 'batch_stats'), fill, drop, init=initializing, mutable=True)

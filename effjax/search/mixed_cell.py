@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from effjax.layers.batch_norm import BatchNorm
@@ -17,6 +18,8 @@ from effjax.search.mixed import Decision, Mixed
 
 NODES = 4
 EDGES = tuple((i, j) for j in range(2, 2 + NODES) for i in range(j))  # from state to state; 0 and 1 are the inputs
+LOOPS = {'edges': tuple(range(len(EDGES))), 'outer': tuple(k for k, (i, _) in enumerate(EDGES) if i < 2),
+         'inner': tuple(k for k, (i, _) in enumerate(EDGES) if i > 1)}  # the edges of each loop of a cell with `scan`
 
 
 class CellWeights(nn.Module):
@@ -35,7 +38,7 @@ class CellWeights(nn.Module):
   normalize: bool = False
 
   @nn.compact
-  def __call__(self) -> tuple[tuple[Float[Array, ' n_ops'], ...], tuple[Float[Array, ' _'], ...] | None]:
+  def __call__(self) -> tuple[tuple[Float[Array | np.ndarray, ' n_ops'], ...], tuple[Float[Array, ' _'], ...] | None]:
     p = tuple(Decision(self.operators, name=f'edge{k}')() for k in range(len(EDGES)))
     equal = lambda j: self.param(f'node{j}_edges', lambda key: jnp.full(j, 1 / j, jnp.float32))
     return p, tuple(equal(j) for j in range(2, 2 + NODES)) if self.normalize else None
@@ -52,7 +55,7 @@ class MixedCell(Block):
     operators: of every edge.
     strides: 2 reduces: of those edges that read states 0 and 1.
     reduced: whether x0 is twice as high and wide as x1.
-    partial, one_path: as in `DARTSSpace`.
+    partial, one_path, scan: as in `DARTSSpace`.
     others: as in `Block`.
 
   Called with p, the weights of each edge's operators, and q, those of the edges into each state, or None.
@@ -70,28 +73,62 @@ class MixedCell(Block):
   reduced: bool = False
   partial: int = 1
   one_path: bool = False
+  scan: bool = False
 
   @nn.compact
-  def __call__(self, x0: Float[Array, 'n h0 w0 c0'], x1: Float[Array, 'n h w c1'], p: Sequence[Float[Array, ' n_ops']],
-               q: Sequence[Float[Array, ' _']] | None, train: bool) -> Float[Array, 'n h2 w2 c']:
+  def __call__(self, x0: Float[Array, 'n h0 w0 c0'], x1: Float[Array, 'n h w c1'],
+               p: Sequence[Float[Array | np.ndarray, ' n_ops']], q: Sequence[Float[Array, ' _']] | None,
+               train: bool) -> Float[Array, 'n h2 w2 c']:
     fit = lambda name, x: ConvBN(self.features, 1, activation=None, name=name, **self.same)(nn.relu(x), train)
     half = lambda x: FactorizedReduce(self.features, name='fit0', **self.same)(x, train)
     states = [half(x0) if self.reduced else fit('fit0', x0), fit('fit1', x1)]
+    if self.scan:
+      return jnp.concatenate(list(self._scanned(jnp.stack(states), p, q, train)), -1)
     for j in range(2, 2 + NODES):
       into = [(i, k) for k, (i, to) in enumerate(EDGES) if to == j]
-      ys = [self._edge(k, i, states[i], p[k], train) for i, k in into]
+      mixed = [(self._mixed(i, name=f'edge{k}'), p[k]) for i, k in into]
+      ys = [self._edge(lambda x, op=op, p=p: op(x, p, train), x) for (op, p), x in zip(mixed, states, strict=True)]
       ys = ys if q is None else [q[j - 2][i].astype(y.dtype) * y for i, y in enumerate(ys)]
       states.append(functools.reduce(jnp.add, ys))
     return jnp.concatenate(states[2:], -1)
 
-  def _edge(self, k, i, x, p, train):
-    """The sum of operators, of some of the channels if only they go through it."""
+  def _scanned(self, inputs, p, q, train):
+    """The states 2 to 5, from a loop over edges, or two: those that reduce read other images than they add to."""
+    p, q = jnp.stack(p), q if q is None else jnp.stack([q[j - 2][i] for i, j in EDGES])
+    if self.strides == 1:
+      return self._loop('edges', None, jnp.pad(inputs, ((0, NODES), *[(0, 0)] * 4)), p, q, train)[2:]
+    n, h, w, c = inputs.shape[1:]
+    states = jnp.zeros((2 + NODES, n, -(-h // 2), -(-w // 2), c), inputs.dtype)
+    states = self._loop('outer', inputs, states, p, q, train)
+    return self._loop('inner', None, states, p, q, train)[2:]
+
+  def _loop(self, name, inputs, states, p, q, train):
+    """The states and, one after another, edges added to them; these read `inputs`, or without them the states."""
+    edges = np.array(LOOPS[name], np.int32)
+    # Without remat the intermediate results of all edges are kept.
+    of_edge = nn.remat(lambda mixed, x, p: self._edge(lambda x: mixed(x, p, train), x), prevent_cse=False)
+
+    def body(mixed, states, each):
+      (i, j), p, q = each
+      y = of_edge(mixed, states[i] if inputs is None else inputs[i], p)
+      return states.at[j].add(y if q is None else q.astype(y.dtype) * y), None
+
+    each = np.array(EDGES, np.int32)[edges], p[edges], None if q is None else q[edges]
+    scan = nn.scan(body, {'params': 0, 'batch_stats': 0}, split_rngs={'params': True})
+    return scan(self._mixed(0 if inputs is not None else 2, name=name), states, each)[0]
+
+  def _mixed(self, i, **how):
+    """The operators of an edge that reads state i."""
     strides, some = self.strides if i < 2 else 1, self.features // self.partial
-    ops = tuple(self._operator(name, some, strides) for name in self.operators)
-    y = Mixed(ops, self.one_path, name=f'edge{k}')(x[..., :some] if self.partial > 1 else x, p, train)
+    return Mixed(tuple(self._operator(name, some, strides) for name in self.operators), self.one_path, **how)
+
+  def _edge(self, operate, x):
+    """The sum of operators, of some of the channels if only they go through it."""
     if self.partial == 1:
-      return y
-    past = x[..., some:] if strides == 1 else max_pool(x[..., some:], 2, 2, 'SAME')
+      return operate(x)
+    some = self.features // self.partial
+    y, past = operate(x[..., :some]), x[..., some:]
+    past = past if y.shape[1:3] == past.shape[1:3] else max_pool(past, 2, 2, 'SAME')
     return channel_shuffle(jnp.concatenate([y, past], -1), self.partial)
 
   def _operator(self, name, features, strides):

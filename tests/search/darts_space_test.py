@@ -9,7 +9,7 @@ import pytest
 from effjax import graph, tree
 from effjax.errors import EffjaxError
 from effjax.layers import Cell, ConvBN
-from effjax.search.darts_space import OPERATORS, DARTSSpace, count_cells, edge_names
+from effjax.search.darts_space import OPERATORS, DARTSSpace, count_cells, edge_names, unstacked
 from effjax.search.encoding import count, space_of
 from effjax.search.mixed_cell import EDGES, CellWeights, MixedCell, PoolBN
 
@@ -167,6 +167,52 @@ def test_guards_are_the_operator_and_with_partial_channels_the_edge():
       assert guards == {(f'reduce/{parts[1]}/choice', FEW.index(parts[2])), (f'reduce/node{state}_edges', source)}
     else:
       assert guards == set()
+
+
+@pytest.mark.parametrize(('strides', 'names', 'how'), [
+    (1, ('none', 'dil_conv_3x3'), {}), (2, ('none', 'skip_connect'), dict(partial=2, affine=False)),
+    pytest.param(1, ('skip_connect', 'max_pool_3x3'), dict(one_path=True, dtype=jnp.bfloat16), marks=pytest.mark.slow)])
+def test_a_loop_over_edges_is_the_cell(strides, names, how):
+  """Outputs, gradients of everything and new statistics, on the same parameters unstacked."""
+  random = np.random.default_rng(0)
+  p = [jnp.asarray(random.uniform(.1, 1., len(names)), jnp.float32) for _ in EDGES]
+  q = [jnp.asarray(random.uniform(size=j), jnp.float32) for j in range(2, 6)] if 'partial' in how else None
+  loop, cell = (MixedCell(4, names, strides, scan=scan, **how) for scan in (True, False))
+  variables = variables_of(loop, X, X, p, q)
+
+  def results(net, variables):
+    def loss(params, x, p, q):
+      y, new = net.apply({**variables, 'params': params}, x, x, p, q, True, mutable=['batch_stats'])
+      return jnp.sum(jnp.sin(y.astype(float) * jnp.arange(1., 17.).reshape(1, 1, 1, 16))), (y, new)
+    return jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True)(variables['params'], X, p, q)
+
+  (_, (y, new)), (gradient, *others) = results(loop, variables)
+  found = (y, unstacked(new), unstacked(gradient), others)
+  (_, (y, new)), (gradient, *others) = results(cell, unstacked(variables))
+  tolerance = 5e-2 if 'dtype' in how else 1e-3
+
+  def same(a, b):
+    assert a.dtype == b.dtype and a.shape == b.shape
+    np.testing.assert_allclose(np.float64(a), np.float64(b), rtol=0, atol=tolerance * (1e-3 + np.abs(np.float64(b)).max()))
+
+  jax.tree.map(same, found, (y, new, gradient, others))
+  assert np.any(y)
+
+
+def test_the_supernet_of_loops_has_the_same_leaves():
+  nets = [DARTSSpace(10, features=4, cells=3, operators=FEW, scan=scan) for scan in (True, False)]
+  loops, plain = (jax.eval_shape(lambda net=net: net.init(KEY, X, False)) for net in nets)
+  some = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), loops)
+  shapes = lambda variables: {path: (x.shape, x.dtype) for path, x in tree.leaves(variables).items()}
+  assert shapes(unstacked(some)) == shapes(plain)
+  assert space_of(nets[0], X, False) == space_of(nets[1], X, False)
+  inner = unstacked({'inner': {'a': np.arange(6)}, 'b': 7})
+  assert inner == {'b': 7, **{f'edge{k}': {'a': n} for n, k in enumerate((4, 7, 8, 11, 12, 13))}}
+
+
+def test_what_is_not_stacked_is_an_error():
+  with pytest.raises(EffjaxError, match=r"unstacked: none of 1 leaves is under \('edges', 'outer', 'inner'\): give the var"):
+    unstacked({'cell1': {'edge0': 1.}})
 
 
 def test_weights_start_equal():

@@ -9,7 +9,7 @@ from scipy import special
 
 from effjax.errors import EffjaxError
 from effjax.layers.cell import Cell
-from effjax.search.derive import argmax, derive, derive_cell
+from effjax.search.derive import argmax, derive, derive_architecture, derive_cell
 
 OPERATORS = ('none', 'max_pool_3x3', 'avg_pool_3x3', 'skip_connect', 'sep_conv_3x3', 'sep_conv_5x5', 'dil_conv_3x3',
              'dil_conv_5x5')
@@ -141,3 +141,25 @@ def test_errors():
     derive_cell(np.ones((2, 8)), OPERATORS, max_skips=-1)
   with pytest.raises(EffjaxError, match='derive_cell: alpha is not finite: did the search diverge?'):
     derive_cell(np.full((2, 8), np.inf), OPERATORS)
+
+
+def test_the_architecture_of_a_cell_is_the_cell_and_none_elsewhere():
+  random = np.random.default_rng(3)
+  operators = ('none', 'skip_connect', 'sep_conv_3x3')
+  edges = [(i, j) for j in range(2, 6) for i in range(j)]
+  p = {f'{kind}/edge{k}/choice': random.dirichlet(np.ones(3)) for kind in ('normal', 'reduce') for k in range(14)}
+  found = derive_architecture(p, operators, max_skips=1)
+  assert list(found) == list(p)
+  for kind, limit in (('normal', 1), ('reduce', None)):
+    alpha = np.log(np.stack([p[f'{kind}/edge{k}/choice'] for k in range(14)]))
+    cell = derive_cell(alpha, operators, max_skips=limit)
+    kept = {(state, 2 + n // 2): operator for n, (operator, state) in enumerate(cell)}
+    assert [found[f'{kind}/edge{k}/choice'] for k in range(14)] == [kept.get(edge, 'none') for edge in edges]
+
+
+def test_an_architecture_of_a_cell_needs_none_and_takes_a_probability_of_zero():
+  p = {f'normal/edge{k}/choice': np.eye(2)[k % 2] for k in range(5)}
+  assert set(derive_architecture(p, ('none', 'skip_connect')).values()) == {'none', 'skip_connect'}
+  with pytest.raises(EffjaxError, match=r"derive_architecture: 'none' is not among the operators \('a', 'b'\): an edge that is "
+                                        'not kept needs it'):
+    derive_architecture(p, ('a', 'b'))

@@ -157,3 +157,18 @@ def test_a_checkpoint_beyond_the_steps_asked_for(tmp_path):
   save(tmp_path / 'checkpoints', 30, state._replace(step=jnp.int32(30)))
   with pytest.raises(EffjaxError, match='is at step 30, wanted 20 in all'):
     run(tmp_path)
+
+
+def test_what_is_observed_is_a_line_at_each_checkpoint(tmp_path):
+  observe = lambda state: {'step_of_state': int(state.step), 'rows': [1., 2.]}
+  run(tmp_path, observe=observe)
+  lines = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+  seen = [line for line in lines if 'rows' in line]
+  assert [line['step'] for line in seen] == [line['step_of_state'] for line in seen] == [6, 12, 18, 20]
+  assert all(line['name'] == 'search' and line['rows'] == [1., 2.] for line in seen)
+
+
+def test_what_is_observed_needs_a_file():
+  step, state = setup()
+  with pytest.raises(EffjaxError, match='fit: what observe returns goes into metrics_file, got None: give it a file'):
+    fit(step, state, batches, steps=2, observe=lambda state: {}, progress=False)
