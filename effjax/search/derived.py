@@ -11,7 +11,7 @@ from effjax import tree
 from effjax.errors import EffjaxError
 from effjax.search.choice import Choice
 from effjax.search.encoding import Architecture, encode, space_of
-from effjax.search.mixed import Decision, Mixed
+from effjax.search.mixed import Decision
 from effjax.tree import PyTree
 
 
@@ -86,15 +86,21 @@ class Derived(NamedTuple):
 
 
 def _decided(architecture, method, args, kwargs, context):
-  """Decisions are constants, and a constant one-hot takes its operator when it is traced."""
+  """Decisions are constants, of which `Mixed` takes the operator, and a `Choice` is its operator."""
   module = context.module
   if context.method_name != '__call__':
     return method(*args, **kwargs)
   path = '/'.join((*module.path, 'choice'))
   if isinstance(module, Decision):
-    return np.eye(len(module.operators), dtype=np.float32)[module.operators.index(architecture[path])]
+    return np.eye(len(module.operators), dtype=np.float32)[_index(architecture, path, module.operators)]
   if isinstance(module, Choice):
-    return {op.name: op for op in module.ops}[architecture[path]](*args, **kwargs)
-  if isinstance(module, Mixed) and isinstance(p := args[1], np.ndarray):
-    return module.ops[int(np.argmax(p))](args[0], *args[2:], **kwargs)
+    return module.ops[_index(architecture, path, tuple(op.name for op in module.ops))](*args, **kwargs)
   return method(*args, **kwargs)
+
+
+def _index(architecture, path, names):
+  if path not in architecture:
+    raise EffjaxError(f'Derived: the architecture does not make choice {path!r}, whose operators are {names}')
+  if architecture[path] not in names:
+    raise EffjaxError(f'Derived: choice {path!r} has no operator {architecture[path]!r}: known are {names}')
+  return names.index(architecture[path])

@@ -51,11 +51,12 @@ class Decisions(nn.Module):
 
 
 class Mixed(nn.Module):
-  """`y = sum_i p_i op_i(x, train)` with p given, where `Choice` has one of its own; without p the only operator itself.
+  """`y = sum_i p_i op_i(x, train)` with p given, where `Choice` has one of its own.
+
+  A one-hot of NumPy's is a choice that has been made (see `Derived`): only its operator is traced.
 
   Args:
-    ops: modules called as `op(x, train)`, all with one output shape; a module's own name is kept in the tree, with p as
-      without: parameters of the sum are those of the operator alone, and more.
+    ops: modules called as `op(x, train)`, all with one output shape; a module's own name is kept in the tree.
     one_path, two_paths: as in `Choice`.
 
   Raises:
@@ -74,10 +75,11 @@ class Mixed(nn.Module):
   preserve_adopted_names = True
 
   @nn.compact
-  def __call__(self, x: Float[Array, '*s'], p: Float[Array | np.ndarray, ' n'] | None,
+  def __call__(self, x: Float[Array, '*s'], p: Float[Array | np.ndarray, ' n'],
                train: bool) -> Float[Array, '*s2']:
     n, where = len(self.ops), f'Mixed {"/".join(self.path) or "(top)"}'
-    if n != (1 if p is None else len(p)):
-      wanted = '1 without p' if p is None else f'{len(p)}, one per entry of p'
-      raise EffjaxError(f'{where}: {n} operators, wanted {wanted}: give each entry its operator')
-    return self.ops[0](x, train) if p is None else mixture(where, self, p, x, train)
+    if n != len(p):
+      raise EffjaxError(f'{where}: {n} operators, wanted {len(p)}, one per entry of p: give each entry its operator')
+    if isinstance(p, np.ndarray) and sorted(p) == [0.] * (n - 1) + [1.]:
+      return self.ops[int(np.argmax(p))](x, train)
+    return mixture(where, self, jnp.asarray(p), x, train)

@@ -66,21 +66,20 @@ class NASBench201(Block):
   A cell has four nodes, `x_j = sum_{i < j} edge_ij(x_i)`; x_0 is what it gets and x_3 what it gives. Edge k is the same
   operator in all cells: the six vectors of the supernet are `edges/edge0/choice` ... `edges/edge5/choice`, in the order
   of `EDGES`, and rules on those six leaves search. Parameters of the operators under `stage1_cell1/edge0/nor_conv_3x3`
-  and so on; those of the network of one architecture are some of the supernet's, which therefore can be given to it.
+  and so on. The network of one architecture is `Derived(NASBench201(), architecture)`.
 
   Args:
     num_classes: logits.
     features: channels of the first stage; twice as many in each next one.
     cells: per stage.
     operators: on offer, in the order of each vector's entries.
-    architecture: an operator for each of the six paths, as of `encoding.decode` or `parse`; None: the supernet.
-    one_path: of the supernet, as in `Choice`.
+    one_path: as in `Choice`.
     auxiliary_skip: whether each edge adds its input times the parameter `auxiliary_skip`, 1 at the start; the rule
       `search.auxiliary_skip` lets it vanish.
     others: as in `Block`.
 
   Raises:
-    EffjaxError: an unknown operator; an architecture of another space; images whose sides four does not divide.
+    EffjaxError: an unknown operator; images whose sides four does not divide.
 
   With 10 classes the network of an architecture has 73,306 + 243,040 n3x3 + 28,000 n1x1 parameters, and for images of
   32x32 it does 7,783,040 + 35,389,440 n3x3 + 3,932,160 n1x1 multiply-accumulates; the benchmark adds the 10 of a bias.
@@ -100,7 +99,6 @@ class NASBench201(Block):
   features: int = 16
   cells: int = 5
   operators: tuple[str, ...] = OPERATORS
-  architecture: Architecture | None = None
   one_path: bool = False
   auxiliary_skip: bool = False
   epsilon: float = dataclasses.field(default=1e-5, kw_only=True)
@@ -109,7 +107,7 @@ class NASBench201(Block):
   def __call__(self, x: Float[Array, 'n h w c'], train: bool) -> Float[Array, 'n classes']:
     if x.shape[1] % 4 or x.shape[2] % 4:
       raise EffjaxError(f'NASBench201: images of {x.shape[1]} x {x.shape[2]}, wanted multiples of 4: crop or pad them')
-    names, p = self._choices()
+    p = self._choices()
     beta = self.param('auxiliary_skip', lambda key: jnp.ones((), jnp.float32)) if self.auxiliary_skip else None
     x = ConvBN(self.features, 3, activation=None, name='stem', **self.same)(x, train)
     for stage in range(3):
@@ -117,20 +115,16 @@ class NASBench201(Block):
       if stage:
         x = Reduction(features, name=f'reduction{stage}', **self.same)(x, train)
       for i in range(self.cells):
-        cell = Cell201(features, names, self.one_path, name=f'stage{stage + 1}_cell{i + 1}', **self.same)
+        cell = Cell201(features, self.operators, self.one_path, name=f'stage{stage + 1}_cell{i + 1}', **self.same)
         x = cell(x, p, train, beta)
     x = BatchNorm(nn.relu, name='bn', **self.same)(x, train)
     return Dense(self.num_classes, name='classifier', **self.same)(x.mean((1, 2)))
 
   def _choices(self):
-    """The operators of each edge, and their weights, of which one operator has none."""
+    """The weights of each edge's operators."""
     if unknown := [name for name in self.operators if name not in OPERATORS]:
       raise EffjaxError(f'NASBench201: unknown operators {unknown}: known are {OPERATORS}')
-    if self.architecture is not None:
-      encode(dict.fromkeys(SPACE, self.operators), self.architecture)
-      return tuple((self.architecture[path],) for path in SPACE), (None,) * len(EDGES)
-    p = Decisions({path.split('/')[1]: self.operators for path in SPACE}, name='edges')()
-    return (self.operators,) * len(EDGES), tuple(p.values())
+    return tuple(Decisions({path.split('/')[1]: self.operators for path in SPACE}, name='edges')().values())
 
 
 class Cell201(Block):
@@ -138,28 +132,27 @@ class Cell201(Block):
 
   Args:
     features: channels of x, and of all nodes.
-    operators: those of each edge.
+    operators: of each edge.
     one_path: as in `Choice`.
     others: as in `Block`.
 
-  Called with the weights of each edge's operators, None for an edge with a single one; and with what each edge adds of
-  its input, if anything.
+  Called with the weights of each edge's operators; and with what each edge adds of its input, if anything.
 
   >>> import jax, jax.numpy as jnp
-  >>> cell, x = Cell201(3, (('skip_connect',),) * 6), jnp.ones((1, 4, 4, 3))
-  >>> cell.apply({}, x, (None,) * 6, False).max().item()
+  >>> cell, x = Cell201(3, ('skip_connect',)), jnp.ones((1, 4, 4, 3))
+  >>> cell.apply({}, x, (jnp.ones(1),) * 6, False).max().item()
   4.0
   """
   features: int
-  operators: tuple[tuple[str, ...], ...]
+  operators: tuple[str, ...]
   one_path: bool = False
 
   @nn.compact
-  def __call__(self, x: Float[Array, 'n h w c'], p: Sequence[Float[Array | np.ndarray, ' n_ops'] | None],
+  def __call__(self, x: Float[Array, 'n h w c'], p: Sequence[Float[Array | np.ndarray, ' n_ops']],
                train: bool, auxiliary_skip: Float[Array, ''] | None = None) -> Float[Array, 'n h w c']:
     nodes: dict[int, Array] = {0: x}
     for k, (i, j) in enumerate(EDGES):
-      ops = tuple(self._operator(name) for name in self.operators[k])
+      ops = tuple(map(self._operator, self.operators))
       y = Mixed(ops, self.one_path, name=f'edge{k}')(nodes[i], p[k], train)
       y = y if auxiliary_skip is None else y + auxiliary_skip.astype(y.dtype) * nodes[i]
       nodes[j] = nodes[j] + y if j in nodes else y

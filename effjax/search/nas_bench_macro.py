@@ -12,8 +12,7 @@ from effjax.layers.dense import Dense
 from effjax.layers.inverted_residual import InvertedResidual
 from effjax.layers.operations import Identity
 from effjax.search.choice import Choice
-from effjax.search.encoding import Architecture, Space, encode
-from effjax.search.mixed import Mixed
+from effjax.search.encoding import Space
 
 OPERATORS = ('identity', 'mb3_k3', 'mb6_k5')
 LAYERS = ((64, 2), (64, 1), (128, 2), (128, 1), (128, 1), (256, 2), (256, 1), (256, 1))  # (features, strides)
@@ -25,17 +24,16 @@ class NASBenchMacro(Block):
 
   A layer is the identity, or an `InvertedResidual` of expansion 3 and kernel 3 or of 6 and 5, which the paper calls
   MB3-K3 and MB6-K5. Where it has strides 2 the identity is a 1x1 convolution with those and BatchNorm. Parameters under
-  `stem`, `layer1/mb3_k3` ..., `head`, `classifier`, the choices under `layer1/choice` ...; those of the network of one
-  architecture are some of the supernet's, which therefore can be given to it.
+  `stem`, `layer1/mb3_k3` ..., `head`, `classifier`, the choices under `layer1/choice` .... The network of one
+  architecture is `Derived(NASBenchMacro(), architecture)`.
 
   Args:
     num_classes: logits.
     width: multiplies all channels.
-    architecture: an operator for each of the eight paths, as of `encoding.decode`; None: the supernet.
     others: as in `Block`.
 
   Raises:
-    EffjaxError: an architecture of another space; a width that leaves a layer without channels.
+    EffjaxError: a width that leaves a layer without channels.
 
   Source: Su et al., "Prioritized architecture sampling with Monto-Carlo tree search", CVPR 2021, arXiv:2103.11922.
 
@@ -47,13 +45,10 @@ class NASBenchMacro(Block):
   """
   num_classes: int = 10
   width: float = 1.
-  architecture: Architecture | None = None
   epsilon: float = dataclasses.field(default=1e-5, kw_only=True)
 
   @nn.compact
   def __call__(self, x: Float[Array, 'n h w c'], train: bool) -> Float[Array, 'n classes']:
-    if self.architecture is not None:
-      encode(SPACE, self.architecture)
     x = ConvBN(self._channels(32), name='stem', **self.same)(x, train)
     for i, (features, strides) in enumerate(LAYERS, 1):
       x = self._layer(f'layer{i}', self._channels(features), strides, x, train)
@@ -67,9 +62,7 @@ class NASBenchMacro(Block):
 
   def _layer(self, name, features, strides, x, train):
     make = lambda op: _operator(op, features, strides, name=op, parent=None, **self.same)
-    if self.architecture is None:
-      return Choice(tuple(map(make, OPERATORS)), name=name)(x, train)
-    return Mixed((make(self.architecture[f'{name}/choice']),), name=name)(x, None, train)
+    return Choice(tuple(map(make, OPERATORS)), name=name)(x, train)
 
 
 def _operator(op, features, strides, **same):

@@ -54,3 +54,12 @@ def test_variables_of_another_network_are_refused():
   with pytest.raises(EffjaxError, match="Derived: the variables have no '.*' of the shape wanted: are they of the supernet "
                                         'MBConvNet with these options'):
     derived.inherited(variables, X, False)
+
+
+def test_a_choice_that_is_not_made_or_has_no_such_operator_is_named():
+  init = lambda architecture: search.Derived(NETS['Choice'], architecture).init(KEY, X, False)
+  with pytest.raises(EffjaxError, match="Derived: the architecture does not make choice 'block1/choice', whose operators are "
+                                        r"\('sep_k3', 'mb2_k3', 'skip'\)"):
+    init({})
+  with pytest.raises(EffjaxError, match="Derived: choice 'block1/choice' has no operator 'conv': known are "):
+    init({'block1/choice': 'conv'})

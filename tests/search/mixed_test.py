@@ -25,10 +25,12 @@ def test_the_sum_is_that_of_a_choice_with_these_weights():
   np.testing.assert_array_equal(Mixed(ops()).apply(variables, X, P, False), Choice(ops()).apply(within, X, False))
 
 
-def test_one_operator_alone_has_the_parameters_that_it_has_in_the_sum():
+def test_a_constant_one_hot_traces_its_operator_alone():
   variables = Mixed(ops()).init(KEY, X, P, False)
-  alone = Mixed(ops()[:1]).apply(variables, X, None, False)
-  np.testing.assert_array_equal(alone, Mixed(ops()).apply(variables, X, jnp.array([1., 0.]), False))
+  run = lambda p: Mixed(ops()).apply(variables, X, p, False)
+  np.testing.assert_array_equal(run(np.array([1., 0.], np.float32)), run(jnp.array([1., 0.])))
+  assert Mixed(ops()).init(KEY, X, np.array([0., 1.], np.float32), False) == {}  # of the skip
+  np.testing.assert_array_equal(run(np.array(P)), run(P))  # not a one-hot: a sum
 
 
 def test_the_dtype_is_that_of_the_operators():
@@ -39,8 +41,6 @@ ERRORS = {
     'Decision (top): no candidates: give it the name of an operator': lambda: Decision(()).init(KEY),
     'Mixed (top): 1 operators, wanted 2, one per entry of p: give each entry its operator':
         lambda: Mixed(ops()[:1]).init(KEY, X, P, False),
-    'Mixed (top): 2 operators, wanted 1 without p: give each entry its operator':
-        lambda: Mixed(ops()).init(KEY, X, None, False),
     "Mixed (top): candidate 'wide' gives shape (2, 4, 4, 5), candidate 'skip' gives (2, 4, 4, 3): all candidates must give "
     'one shape': lambda: Mixed((Skip(name='skip'), ConvBN(5, name='wide'))).init(KEY, X, P, False)}
 
