@@ -150,6 +150,8 @@ def _on_grid(body: Program, aval) -> tuple[str, dict[str, Any]] | None:
 
   def bind(eqn, args):
     constant = all(isinstance(v, Const) or v in numbers for v in eqn.inputs)
+    if constant and eqn.body is None and eqn.name not in ELEMENTWISE | {'broadcast_in_dim', 'reshape'}:
+      raise ValueError(f'{eqn.name} gives no number')
     numbers.update(eqn.outputs if constant else ())
     args = jnp.broadcast_arrays(*args) if eqn.name == 'select_n' else args
     return [args[0]] if constant and eqn.name in ('broadcast_in_dim', 'reshape') else _wide(eqn, args, bind)

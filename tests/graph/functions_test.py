@@ -10,6 +10,7 @@ import pytest
 from effjax.graph import known
 from effjax.graph.functions import recognised
 from effjax.graph.trace import evaluate, trace
+from effjax.layers import avg_pool
 
 X = jnp.asarray(3 * np.random.default_rng(0).normal(size=(2, 5, 7)), jnp.float32)
 IMAGE = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 6, 3)), jnp.float32)
@@ -151,7 +152,8 @@ def test_resizing(case):
   assert names(known) == [f'resize_{kind}']
   assert known.eqns[0].params == {'size': plain.avals[plain.outputs[0]].shape[1:3], 'align_corners': False,
                                   'half_pixel': True}
-  np.testing.assert_allclose(evaluate(known, [IMAGE])[0], evaluate(plain, [IMAGE])[0], rtol=1e-6)
+  run = lambda program: jax.jit(lambda x: evaluate(program, [x])[0])(IMAGE)
+  np.testing.assert_allclose(run(known), run(plain), rtol=1e-6)
 
 
 # Pixels that TFLite's RESIZE_NEAREST_NEIGHBOR reads: (before, after, aligned corners, half pixels), by LiteRT 2.3.0.
@@ -236,15 +238,15 @@ class Transformer(nn.Module):
 @pytest.mark.parametrize(('net', 'wanted'), [
     (Mobile(), ['hard_swish', 'hard_swish']), (Transformer(), ['rsqrt', 'softmax', 'rsqrt', 'gelu'])])
 def test_in_the_blocks_of_networks(net, wanted):
-  params = net.init(jax.random.key(0), IMAGE)
+  params = jax.jit(net.init)(jax.random.key(0), IMAGE)
   plain = trace(net.apply, params, IMAGE)
   known = recognised(plain)
   assert functions(known) == wanted
   assert names(recognised(known)) == names(known)
   leaves = jax.tree.leaves((params, IMAGE))
-  run = lambda program: lambda *leaves: evaluate(program, leaves)[0]
-  np.testing.assert_array_equal(run(known)(*leaves), run(plain)(*leaves))
-  gradients = lambda program: jax.jit(jax.grad(lambda leaves: (run(program)(*leaves) ** 2).sum()))(leaves)
+  run = lambda program: jax.jit(lambda leaves: evaluate(program, leaves)[0])
+  np.testing.assert_array_equal(run(known)(leaves), run(plain)(leaves))
+  gradients = lambda program: jax.jit(jax.grad(lambda leaves: (evaluate(program, leaves)[0] ** 2).sum()))(leaves)
   for got, wanted in zip(gradients(known), gradients(plain), strict=True):
     np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
 
@@ -252,8 +254,19 @@ def test_in_the_blocks_of_networks(net, wanted):
 def test_under_vmap():
   program = recognised(trace(lambda p, x: nn.softmax(nn.gelu(x)), {}, X))
   batch = jnp.stack([X, 2. * X, -X])
-  got = jax.vmap(lambda x: evaluate(program, [x])[0])(batch)
-  np.testing.assert_allclose(got, nn.softmax(nn.gelu(batch)), rtol=1e-6, atol=1e-7)
+  got = jax.jit(jax.vmap(lambda x: evaluate(program, [x])[0]))(batch)
+  np.testing.assert_allclose(got, jax.jit(lambda x: nn.softmax(nn.gelu(x)))(batch), rtol=1e-6, atol=1e-7)
+
+
+def test_constants_that_are_no_numbers_are_no_part_of_a_function():
+  """A mean over what is within the image divides by a pool of ones."""
+  def fn(p, x):
+    return jnp.square(jax.nn.sigmoid(avg_pool(x, 3, 1, 'SAME', count_padding=False)))
+  plain = trace(fn, {}, IMAGE)
+  known = recognised(plain)
+  run = lambda program: jax.jit(lambda x: evaluate(program, [x])[0])(IMAGE)
+  np.testing.assert_allclose(run(known), run(plain), rtol=1e-6)
+  assert recognised(trace(lambda p, x: jnp.square(avg_pool(x, 3, 1, 'SAME', count_padding=False)), {}, IMAGE))
 
 
 def test_what_another_equation_reads_is_recognised_too():
