@@ -14,7 +14,7 @@ def auxiliary_skip(beta: float | schedule.Schedule) -> Rule:
   Args:
     beta: a number, or a schedule such as `optax.linear_schedule(1., 0., steps)`, the paper's.
 
-  Slots: theta None; phi = {}; state = {'step'}.
+  Slots: theta None; phi = {}; state = {'step', 'zero'}: 0 in the dtype of the leaf.
   Facts: none.
 
   Raises:
@@ -35,10 +35,11 @@ def auxiliary_skip(beta: float | schedule.Schedule) -> Rule:
     if jnp.ndim(w):
       raise EffjaxError(f'auxiliary_skip: wants the scalar leaf of a supernet, got an array of shape {jnp.shape(w)}: '
                         "narrow the pattern to 'auxiliary_skip'")
-    return Slots(None, {}, {'step': schedule.start()})
+    return Slots(None, {}, {'step': schedule.start(), 'zero': jnp.zeros((), w.dtype)})
 
   def apply(theta, phi, state, key):
-    return jnp.zeros((), jnp.float32) if key is None else schedule.value(beta, state['step'])
+    zero = state['zero']
+    return zero if key is None else schedule.value(beta, state['step']).astype(zero.dtype)
 
   return Rule(init, apply, lambda slots, hard: Fact(),
-              update=lambda slots, gradient: {'step': schedule.advance(slots.state['step'])})
+              update=lambda slots, gradient: {**slots.state, 'step': schedule.advance(slots.state['step'])})

@@ -76,11 +76,11 @@ def make_ready(fn, params, x, bits=lambda path: 8, activation_bits=8):
 
 @pytest.fixture
 def ready():
-  """`ready(module, bits=8 or a function of the path, size=12, channels=3)` for a Flax module."""
-  def make(module, bits=8, size=12, channels=3, examples=32):
+  """`ready(module, bits=8 or a function of the path, size=12, channels=3, activations=8)` for a Flax module."""
+  def make(module, bits=8, size=12, channels=3, examples=32, activations=8):
     x = jnp.asarray(np.random.default_rng(1).uniform(size=(examples, size, size, channels)), jnp.float32)
     params = drawn(jax.eval_shape(module.init, jax.random.key(1), x))
-    return make_ready(module.apply, params, x, bits if callable(bits) else lambda _: bits)
+    return make_ready(module.apply, params, x, bits if callable(bits) else lambda _: bits, activations)
   return make
 
 

@@ -23,10 +23,10 @@ def build(tail, ranges=RANGES, weights=WEIGHTS, facts=FACTS, x=X):
 def test_network_is_close_to_the_float_function_whatever_the_batch(ready, some):
   given = ready(some)
   network = given.network()
-  exact, got = given.fn(given.weights, given.x), jax.jit(lambda x: simulate(network, x))(given.x)
+  exact, got = jax.jit(given.fn)(given.weights, given.x), jax.jit(lambda x: simulate(network, x))(given.x)
   assert float(jnp.abs(got - exact).max()) < .06 * float(jnp.abs(exact).max())
   step = network.tensors[network.outputs[0]].scale
-  assert float(jnp.abs(got - given.quantized(given.x)).max()) < 4.1 * step
+  assert float(jnp.abs(got - jax.jit(given.quantized)(given.x)).max()) < 4.1 * step
   np.testing.assert_array_equal(jax.jit(lambda x: simulate(network, x))(given.x[:1]), got[:1])
 
 

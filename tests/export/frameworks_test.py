@@ -31,7 +31,7 @@ def test_haiku(tmp_path):
 
   with jax.numpy_rank_promotion('allow'), jax.numpy_dtype_promotion('standard'):
     module = hk.without_apply_rng(hk.transform(net))
-    params = module.init(jax.random.key(0), X)
+    params = jax.jit(module.init)(jax.random.key(0), X)
     assert channel_axes(module.apply, params, X)['conv2_d_transpose/w'] == -2
   network, report = exported(module.apply, params, X, tmp_path / 'model.tflite')
   assert report.same and {'logistic', 'gelu', 'rsqrt', 'transpose_conv'} <= {node.op for node in network.nodes}
@@ -58,7 +58,7 @@ class Network(eqx.Module):
 
 
 def test_equinox(tmp_path):
-  params, static = eqx.partition(Network(jax.random.key(0)), eqx.is_array)
+  params, static = eqx.partition(eqx.filter_jit(Network)(jax.random.key(0)), eqx.is_array)
   apply = lambda p, x: jax.vmap(eqx.combine(p, static))(x)
   network, report = exported(apply, params, X.transpose(0, 3, 1, 2), tmp_path / 'model.tflite')
   assert report.same and {'depthwise', 'matmul', 'softmax', 'hard_swish'} <= {node.op for node in network.nodes}

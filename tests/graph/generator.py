@@ -20,6 +20,8 @@ from effjax import cost, graph, tree
 from effjax.reparam import CHANNELS, Fact
 
 BATCH, OUT, TOKENS, LARGEST = 2, 3, (3, 4), 600
+COSTS = 'macs bitops params flash_bytes file_bytes peak_ram'.split()
+QUICKLY = {'xla_backend_optimization_level': 0}
 TOLERANCE = {'float32': 2e-4, 'bfloat16': .2}  # of the largest output; bfloat16 rounds every value to 1 in 256
 
 
@@ -303,8 +305,9 @@ def check_laws(recipe, dtype, number):
   check_pins(fn, params, x, found, rng)
 
   after, facts = graph.profile(small, less, x), {CHANNELS: Fact(keep=jnp.asarray(keep, jnp.float32))}
-  for name in ('macs', 'bitops', 'params', 'flash_bytes', 'file_bytes', 'peak_ram'):
-    predicted, counted = (float(getattr(cost, name)(*each)) for each in ((before, facts), (after, {})))
+  costs = lambda counted, facts: [getattr(cost, name)(counted, facts) for name in COSTS]
+  predictions = jax.jit(lambda facts: costs(before, facts), compiler_options=QUICKLY)(facts)
+  for name, predicted, counted in zip(COSTS, predictions, costs(after, {})):
     spared = name == 'peak_ram' and counted < predicted  # a slice or permutation that is none any more is left out
     assert predicted == counted or spared, (name, predicted, counted)
 
@@ -326,8 +329,7 @@ def check_removal(fn, params, x, found, keep, small, less, dtype):
     loss = lambda p: jnp.sum(jnp.square(small(p, x).astype(jnp.float32)))
     return (fn(graph.mask(found, params, keep), x), fn(graph.gate(found, params, jnp.asarray(keep, jnp.float32)), x),
             small(less, x), jax.grad(loss)(less))
-  quickly = {'xla_backend_optimization_level': 0}
-  *outs, gradient = jax.jit(results, compiler_options=quickly)(params, less, x)
+  *outs, gradient = jax.jit(results, compiler_options=QUICKLY)(params, less, x)
   masked, gated, removed = (np.asarray(out, np.float64) for out in outs)
   assert np.isfinite(masked).all(), 'the network itself is not finite'
   largest = np.abs(masked).max()

@@ -98,6 +98,11 @@ COUNTS = {  # prunable channels in each group, by hand
     'tied': [6]}
 TOLERANCE = 1e-5  # of the largest entry; float32 allows it in every model
 ANALYSED = {}
+# Made of the same parts as another model, or large: the channels of each are counted in every run, the rest is slow.
+TWINS = '''resnet50 resnet50_preactivation googlenet mixer_without_bias remat nnx_shared haiku_transformer_rms haiku_lstm
+    equinox_attention_rms equinox_lstm equinox_mixer decoder_fused decoder_repeated'''.split()
+each_model = pytest.mark.parametrize('name', [pytest.param(name, marks=pytest.mark.slow) if name in TWINS else name
+                                              for name in ZOO])
 
 
 @pytest.fixture(autouse=True)
@@ -155,7 +160,7 @@ def distance(got, want):
 
 
 def test_every_model_is_counted():
-  assert set(COUNTS) == set(ZOO)
+  assert set(COUNTS) == set(ZOO) and set(TWINS) <= set(ZOO)
 
 
 @pytest.mark.parametrize('name', ZOO)
@@ -165,10 +170,10 @@ def test_channels_are_those_counted_by_hand(name):
   assert (found.unknown, found.choices) == ((), {})
 
 
-@pytest.mark.parametrize('name', [pytest.param(name, marks=pytest.mark.slow) if name.startswith('resnet50') else name
-                                  for name in ZOO])
+@each_model
+@pytest.mark.parametrize('number', [8, pytest.param(20, marks=pytest.mark.slow)])  # of masks; 8 are the first of 20
 @pytest.mark.usefixtures('_once')
-def test_masked_equals_removed_at_another_batch_size(name):
+def test_masked_equals_removed_at_another_batch_size(name, number):
   net, found = model(name)
   args, compiled = net.rebatch(3), {}
   masked = jax.jit(lambda keep: net.fn(graph.mask(found, net.params, keep), *args))
@@ -176,11 +181,11 @@ def test_masked_equals_removed_at_another_batch_size(name):
   def removed(keep, params, *args):
     small, less = graph.shrink(net.fn, params, keep, *net.args)
     return small(less, *args)
-  for keep in masks(found, 20):
+  for keep in masks(found, number):
     assert distance(call(functools.partial(removed, keep), (net.params, *args), compiled), masked(keep)) <= TOLERANCE
 
 
-@pytest.mark.parametrize('name', ZOO)
+@each_model
 @pytest.mark.usefixtures('_once')
 def test_gradients_of_the_shrunk_function_are_finite(name):
   net, found = model(name)

@@ -28,12 +28,17 @@ def test_values_and_gradient(bits):
   rule, slots = prepared(bits)
   lower = min(int(bits), 7)
   f, t = bits - lower, jax.random.normal(jax.random.key(5), W.shape)
-  y, pull = jax.vjp(lambda phi: rule.apply(W, phi, {}, KEY), slots.phi)
+
+  @jax.jit
+  def values_and_gradients(phi):
+    y, pull = jax.vjp(lambda phi: rule.apply(W, phi, {}, KEY), phi)
+    return y, pull(t)[0], [jax.grad(lambda s, b=b: jnp.sum(t * fake(W, s, b)))(s)
+                           for s, b in zip(phi['scale'], range(2, 9))]
+
+  y, got, each = values_and_gradients(slots.phi)
   np.testing.assert_allclose(y, (1 - f) * grid(slots, lower) + f * grid(slots, lower + 1), rtol=1e-4, atol=1e-6)
-  got = pull(t)[0]
   slope = (np.float64(t) * (grid(slots, lower + 1) - grid(slots, lower))).sum()
   np.testing.assert_allclose(got['bits'], slope, rtol=1e-3, atol=1e-4)
-  each = [jax.grad(lambda s, b=b: jnp.sum(t * fake(W, s, b)))(s) for s, b in zip(slots.phi['scale'], range(2, 9))]
   shares = [{lower: 1 - f, lower + 1: f}.get(b, 0) for b in range(2, 9)]
   np.testing.assert_allclose(got['scale'], np.stack([p * np.asarray(g) for p, g in zip(shares, each)]), 1e-4, 1e-5)
 
@@ -52,18 +57,19 @@ def test_costs_are_differentiable_in_the_width(bits):
   rule, slots = prepared(bits)
   found = profile(lambda p, x: x @ p['w'].reshape(36, 8), {'w': W}, jnp.ones((1, 36)))
   bitops = lambda b: cost.bitops(found, {'w': rule.facts(slots._replace(phi=slots.phi | {'bits': b}), False)})
-  value, slope = jax.value_and_grad(bitops)(jnp.float32(bits))
+  value, slope = jax.jit(jax.value_and_grad(bitops))(jnp.float32(bits))
   assert float(value) == pytest.approx(36 * 8 * 8 * bits) and float(slope) == pytest.approx(36 * 8 * 8)
   flash = lambda b: cost.flash_bytes(found, {'w': rule.facts(slots._replace(phi=slots.phi | {'bits': b}), False)})
-  assert float(jax.grad(flash)(jnp.float32(4.75))) == pytest.approx(36 * 8 * 4 / 8)  # int4 or int8
+  assert float(jax.jit(jax.grad(flash))(jnp.float32(4.75))) == pytest.approx(36 * 8 * 4 / 8)  # int4 or int8
 
 
 @pytest.mark.parametrize(('outside', 'limit'), [(1., 2.), (11., 8.)])
 def test_outside_counts_as_the_limit_and_comes_back(outside, limit):
   (rule, there), (_, at) = prepared(outside), prepared(limit)
-  np.testing.assert_array_equal(rule.apply(*there, KEY), rule.apply(*at, KEY))
+  apply = jax.jit(lambda slots: rule.apply(*slots, KEY))
+  np.testing.assert_array_equal(apply(there), apply(at))
   np.testing.assert_allclose(rule.facts(there, False).choice, rule.facts(at, False).choice)
-  assert float(jax.grad(lambda phi: jnp.sum(jnp.sin(rule.apply(W, phi, {}, KEY))))(there.phi)['bits']) != 0
+  assert float(jax.jit(jax.grad(lambda phi: jnp.sum(jnp.sin(rule.apply(W, phi, {}, KEY)))))(there.phi)['bits']) != 0
 
 
 def test_a_learned_width_finds_the_cheapest_that_is_good_enough():
