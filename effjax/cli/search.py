@@ -181,7 +181,8 @@ def selected(options: Options, setting: Setting, made: Plan, found: Supernet,
     stops = [at for i in range(len(values)) if (at := search.should_stop(values[:i + 1])) is not None]
     p = history['probabilities'][stops[0]] if stops else p
   if isinstance(net := made.make(None), search.DARTSSpace):
-    return search.derive_architecture(p, net.operators, max_skips=options.max_skips)
+    found = search.derive_architecture(p, net.operators, max_skips=options.max_skips)
+    return {path: found[path] for path in made.space}
   return encoding.decode(made.space, np.array([np.argmax(p[path]) for path in made.space]))
 
 

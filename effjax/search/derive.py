@@ -102,7 +102,8 @@ def derive_architecture(probabilities: Mapping[Path, Logits], operators: Sequenc
   """The cells of `derive_cell` as an architecture of `DARTSSpace`: edges that a node does not keep become `none`.
 
   Args:
-    probabilities: of each choice, by its path `normal/edge0/choice` ...; `max_skips` is of the normal cell.
+    probabilities: of each choice, by its path `normal/edge0/choice` ..., in any order, such as the sorted one that JAX
+      gives a dictionary; `max_skips` is of the normal cell.
     others: as in `derive_cell`.
 
   Raises:
@@ -117,7 +118,8 @@ def derive_architecture(probabilities: Mapping[Path, Logits], operators: Sequenc
                       'not kept needs it')
   found = {}
   for kind in dict.fromkeys(path.split('/')[0] for path in probabilities):
-    rows = {path: p for path, p in probabilities.items() if path.split('/')[0] == kind}
+    several = sum(path.split('/')[0] == kind for path in probabilities)
+    rows = {path: probabilities[path] for path in (f'{kind}/edge{k}/choice' for k in range(several))}
     with np.errstate(divide='ignore'):
       alpha = np.maximum(np.log(np.stack([np.asarray(p, np.float64) for p in rows.values()])), -700.)
     kept = derive_cell(alpha, operators, none=none, max_skips=max_skips if kind == 'normal' else None)
