@@ -26,6 +26,7 @@ from effjax.search.nas_bench_macro import NASBenchMacro
 from effjax.search.path_dropout import path_dropout
 from effjax.search.perturbation import perturbation
 from effjax.search.regularizers import distance_from_one_hot, entropy, total_entropy
+from effjax.search.resolution import Resolution
 from effjax.search.score_function import Baseline, baseline, log_probability, score_function
 from effjax.search.sigmoid import sigmoid, zero_one_loss
 from effjax.search.softmax import softmax
@@ -34,10 +35,10 @@ from effjax.search.uniform_path import uniform_path
 
 __all__ = ['Baseline', 'Choice', 'DARTSSpace', 'Decision', 'Decisions', 'Derived', 'ENASMacro', 'ENASMicro', 'FBNET',
            'FBNetBlock', 'HierarchicalCell', 'LowRank', 'MBConvNet', 'MaskedWidth', 'MergedConv', 'Mixed',
-           'NASBench201', 'NASBenchMacro', 'PROXYLESSNAS', 'Skip', 'anchor_distance', 'argmax', 'auxiliary_skip',
-           'baseline', 'binary_gates', 'count_cells', 'derive', 'derive_architecture', 'derive_cell', 'dirichlet',
-           'distance_from_one_hot', 'dominant_eigenvalue', 'edge_names', 'encoding', 'entropy', 'expected_mask',
-           'exponentiated_gradient', 'finite_differences', 'first_order', 'gumbel', 'hierarchical', 'implicit',
-           'kept_widths', 'log_probability', 'mirror_softmax', 'mnasnet_space', 'nas_bench_201', 'nas_bench_macro',
-           'path_dropout', 'perturbation', 'score_function', 'should_stop', 'sigmoid', 'softmax',
+           'NASBench201', 'NASBenchMacro', 'PROXYLESSNAS', 'Resolution', 'Skip', 'anchor_distance', 'argmax',
+           'auxiliary_skip', 'baseline', 'binary_gates', 'count_cells', 'derive', 'derive_architecture', 'derive_cell',
+           'dirichlet', 'distance_from_one_hot', 'dominant_eigenvalue', 'edge_names', 'encoding', 'entropy',
+           'expected_mask', 'exponentiated_gradient', 'finite_differences', 'first_order', 'gumbel', 'hierarchical',
+           'implicit', 'kept_widths', 'log_probability', 'mirror_softmax', 'mnasnet_space', 'nas_bench_201',
+           'nas_bench_macro', 'path_dropout', 'perturbation', 'score_function', 'should_stop', 'sigmoid', 'softmax',
            'straight_through_gumbel', 'total_entropy', 'uniform_path', 'unrolled', 'unstacked', 'zero_one_loss']

@@ -18,7 +18,7 @@ def binary_gates(*, paths: int = 1) -> Rule:
   With `paths=2` two operators are drawn without replacement, p is a softmax over these two, g is drawn from it, and
   the gradient of all other logits is 0. Its mean is not the gradient of the expected loss. After the optimizer's
   step `rescale` gives the other operators their probabilities back. The closed gate of the two is the smallest normal
-  number instead of 0: it changes no sum, and tells the `two_paths` of a choice which operator runs beside the open one.
+  number instead of 0: it changes no sum, and tells a choice with `paths=2` which operator runs beside the open one.
 
   Args:
     paths: how many operators one step compares, 1 or 2.
@@ -29,9 +29,9 @@ def binary_gates(*, paths: int = 1) -> Rule:
   Raises:
     EffjaxError: paths is not 1 or 2; a leaf that is not a vector; two paths of a single operator.
 
-  Differs from the paper: without `two_paths` all operators run and closed gates multiply by 0, so no memory is saved:
-  the gradient needs what each would have given. With the `one_path` of a choice it would have the entry of the open
-  gate alone.
+  Differs from the paper: unless the choice has `paths=2` too, all operators run and closed gates multiply by 0, so no
+  memory is saved: the gradient needs what each would have given. With a choice of `paths=1` it would have the entry
+  of the open gate alone.
 
   Source: Cai, Zhu, Han, "ProxylessNAS: Direct Neural Architecture Search on Target Task and Hardware", ICLR 2019,
   arXiv:1812.00332.

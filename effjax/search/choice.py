@@ -19,15 +19,14 @@ class Choice(nn.Module):
 
   Args:
     ops: modules called as `op(x, train)`, all with one output shape; a module's own name is kept in the tree.
-    one_path: only the operator of the largest entry runs, `y = p_i op_i(x)`, and nothing of it is kept for the backward
-      pass but x: a training step takes the memory of one operator. For rules that draw one-hots: y is the sum then. Its
-      gradient has the entry of the drawn operator alone, as GDAS has it; BatchNorm's statistics of the others stay.
-      `effjax.graph` does not look into it: profile, shrink and export with False, on the same parameters.
-    two_paths: the same with the two largest entries, `y = p_i op_i(x) + p_j op_j(x)`, the memory of two operators and a
-      gradient for both entries. For rules with two entries that are not 0; of others, what is smaller is left out.
+    paths: so many operators run, those of the largest entries, None all. Nothing of them is kept for the backward pass
+      but x: a training step takes their memory and not that of all. 1 is for rules that draw one-hots: y is the sum
+      then. Its gradient has the entry of the drawn operator alone, as GDAS has it; BatchNorm's statistics of the others
+      stay. 2 is for rules with two entries that are not 0, and so on; what is smaller is left out.
+      `effjax.graph` does not look into it: profile, shrink and export with None, on the same parameters.
 
   Raises:
-    EffjaxError: no candidates, candidates of different output shapes, or both of one_path and two_paths.
+    EffjaxError: no candidates, candidates of different output shapes, or paths below 1.
 
   Source: the mixed operation of DARTS, Liu et al. 2019, arXiv:1806.09055, survey [68].
 
@@ -37,8 +36,7 @@ class Choice(nn.Module):
   (Array([[1., 1.]], dtype=float32), {'params': {'choice': Array([0.5, 0.5], dtype=float32)}})
   """
   ops: tuple[nn.Module, ...]
-  one_path: bool = False
-  two_paths: bool = False
+  paths: int | None = None
   preserve_adopted_names = True
 
   @nn.compact
@@ -54,15 +52,15 @@ def mixture(who: str, choice: nn.Module, p: Float[Array, ' n'], x: Array, train:
   """What `Choice` and `Mixed` do: `sum_i p_i op_i(x, train)` of `choice.ops`, or of the paths that it asks for.
 
   Raises:
-    EffjaxError: candidates of different output shapes; one path and two. `who` asks.
+    EffjaxError: candidates of different output shapes; paths below 1. `who` asks.
   """
-  if choice.one_path and choice.two_paths:
-    raise EffjaxError(f'{who}: one_path and two_paths, wanted at most one of them: leave one out')
-  if not (choice.one_path or choice.two_paths) or choice.is_initializing():
+  if choice.paths is not None and choice.paths < 1:
+    raise EffjaxError(f'{who}: paths={choice.paths}, wanted 1 or more, or None for all operators')
+  if choice.paths is None or choice.is_initializing():
     return weighted_sum(who, p, [op.name for op in choice.ops], [op(x, train) for op in choice.ops])
   # Without remat each branch would keep what all of them need: a switch has one set of residuals.
   branches = [nn.remat(lambda choice, x, k=k: choice.ops[k](x, train)) for k in range(len(choice.ops))]
-  largest = lax.top_k(p, min(1 if choice.one_path else 2, len(choice.ops)))[1]
+  largest = lax.top_k(p, min(choice.paths, len(choice.ops)))[1]
   paths = [(i, nn.switch(i, branches, choice, x)) for i in largest]
   return functools.reduce(jnp.add, [p[i].astype(y.dtype) * y for i, y in paths])
 

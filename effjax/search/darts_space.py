@@ -82,7 +82,7 @@ class DARTSSpace(Block):
       the cell reduces through a 2x2 max pool; then channels are shuffled. Above 1 the edges into a state are weighed
       too, by `normal/node2_edges` ...: put `search.softmax` on `.*(choice|edges)` for the paper's edge normalisation.
       These are no `choice`: a state keeps two of its edges, where the rule with `key=None` would keep one.
-    one_path: as in `Choice`.
+    paths: as in `Choice`.
     scan: the edges of a cell run in a loop, and keep nothing for the backward pass but what they read: a step compiles
       faster, takes less memory, and is the same up to rounding. Parameters of all edges of a loop are stacked, under
       `cell1/edges`, and in a cell that reduces under `outer` (edges that do) and `inner`. Derive, profile and export
@@ -109,7 +109,7 @@ class DARTSSpace(Block):
   cells: int = 8
   operators: tuple[str, ...] = OPERATORS
   partial: int = 1
-  one_path: bool = False
+  paths: int | None = None
   scan: bool = False
   affine: bool = dataclasses.field(default=False, kw_only=True)
   epsilon: float = dataclasses.field(default=1e-5, kw_only=True)
@@ -124,7 +124,7 @@ class DARTSSpace(Block):
     for i, kind in enumerate(kinds):
       strides = 1 + KINDS.index(kind)
       features, reduced = features * strides, i > 0 and kinds[i - 1] == 'reduce'
-      now = MixedCell(features, self.operators, strides, reduced, self.partial, self.one_path, self.scan,
+      now = MixedCell(features, self.operators, strides, reduced, self.partial, self.paths, self.scan,
                       name=f'cell{i + 1}', **self.same)
       x0, x1 = x1, now(x0, x1, *weights[kind], train)
     return Dense(self.num_classes, name='classifier', **self.same)(x1.mean((1, 2)))

@@ -35,7 +35,7 @@ class ENASMacro(Block):
     features: channels everywhere.
     layers: how many.
     operators: on offer, in the order of each vector's entries.
-    one_path: as in `Choice`, of the operators.
+    paths: as in `Choice`, of the operators.
     others: as in `Block`.
 
   Raises:
@@ -58,7 +58,7 @@ class ENASMacro(Block):
   features: int = 36
   layers: int = 12
   operators: tuple[str, ...] = OPERATORS
-  one_path: bool = False
+  paths: int | None = None
   epsilon: float = dataclasses.field(default=1e-5, kw_only=True)
 
   @nn.compact
@@ -74,7 +74,7 @@ class ENASMacro(Block):
 
   def _layer(self, k, states, train):
     ops = tuple(MacroOperator(self.features, name, name=name, parent=None, **self.same) for name in self.operators)
-    y = Choice(ops, self.one_path, name=f'layer{k}')(states[-1], train)
+    y = Choice(ops, self.paths, name=f'layer{k}')(states[-1], train)
     if k == 1:
       return y
     for i, x in enumerate(states[:-1]):

@@ -38,7 +38,7 @@ class ENASMicro(Block):
     cells: how many.
     nodes: of a cell, beside its two inputs.
     operators: on offer, in the order of each vector's entries.
-    one_path: as in `Choice`, of the operators: each node still runs one on every state that it could read.
+    paths: as in `Choice`, of the operators: each node still runs one on every state that it could read.
     others: as in `Block`.
 
   Raises:
@@ -65,7 +65,7 @@ class ENASMicro(Block):
   cells: int = 8
   nodes: int = 5
   operators: tuple[str, ...] = OPERATORS
-  one_path: bool = False
+  paths: int | None = None
   epsilon: float = dataclasses.field(default=1e-5, kw_only=True)
 
   @nn.compact
@@ -78,7 +78,7 @@ class ENASMicro(Block):
     for i, kind in enumerate(kinds):
       strides = 1 + KINDS.index(kind)
       features, reduced = features * strides, i > 0 and kinds[i - 1] == 'reduce'
-      cell = MicroCell(features, self.operators, self.nodes, strides, reduced, self.one_path, name=f'cell{i + 1}',
+      cell = MicroCell(features, self.operators, self.nodes, strides, reduced, self.paths, name=f'cell{i + 1}',
                        **self.same)
       x0, x1 = x1, cell(x0, x1, decisions[kind], train)
     return Dense(self.num_classes, name='classifier', **self.same)(nn.relu(x1).mean((1, 2)))
@@ -114,7 +114,7 @@ class MicroCell(Block):
 
   Args:
     features: channels of every state, and of y.
-    operators, nodes, one_path: as in `ENASMicro`.
+    operators, nodes, paths: as in `ENASMicro`.
     strides: 2 reduces: of those operators that read states 0 and 1.
     reduced: whether x0 is twice as high and wide as x1.
     others: as in `Block`.
@@ -136,7 +136,7 @@ class MicroCell(Block):
   nodes: int = 5
   strides: int = 1
   reduced: bool = False
-  one_path: bool = False
+  paths: int | None = None
 
   @nn.compact
   def __call__(self, x0: Float[Array, 'n h0 w0 c0'], x1: Float[Array, 'n h w c1'],
@@ -156,7 +156,7 @@ class MicroCell(Block):
       strides = self.strides if i < 2 else 1
       same = dict(parent=None, **self.same)
       ops = tuple(OPERATIONS[name](self.features, strides, name=name, **same) for name in self.operators)
-      return Mixed(ops, self.one_path, name=f'node{j}_side{side}_state{i}')(states[i], p, train)
+      return Mixed(ops, self.paths, name=f'node{j}_side{side}_state{i}')(states[i], p, train)
     if isinstance(q, np.ndarray):
       return edge(int(q.argmax()))
     return functools.reduce(jnp.add, [_times(q[i], edge(i)) for i in range(j)])

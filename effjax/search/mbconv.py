@@ -78,7 +78,7 @@ class MBConvNet(nn.Module):
       `sep_k<kernel>` (DepthwiseSeparable); `conv_k<kernel>` (ConvBN); `skip`, which is offered only where strides is 1
       and the channels stay; `identity`, which is a 1x1 ConvBN elsewhere, as FBNet's.
     head: channels of the 1x1 convolution behind the blocks.
-    one_path, two_paths: as in `Choice`.
+    paths: as in `Choice`.
     axis_name, dtype: as in `ConvBN`.
 
   Raises:
@@ -99,8 +99,7 @@ class MBConvNet(nn.Module):
   blocks: tuple[tuple[int, int] | tuple[int, int, tuple[str, ...]], ...] = ((16, 1), (24, 2), (24, 1), (32, 2), (32, 1))
   operators: tuple[str, ...] = ('mb3_k3', 'mb6_k3', 'mb3_k5', 'sep_k3', 'skip')
   head: int = 64
-  one_path: bool = False
-  two_paths: bool = False
+  paths: int | None = None
   axis_name: str | None = None
   dtype: DTypeLike | None = None
 
@@ -124,7 +123,7 @@ class MBConvNet(nn.Module):
     if len(offered) == 1:
       return make(offered[0], name=name)
     ops = tuple(make(op, name=op, parent=None) for op in offered)
-    return Choice(ops, self.one_path, self.two_paths, name=name)
+    return Choice(ops, self.paths, name=name)
 
 
 def _operator(op, channels, features, strides, fits, *, axis_name, dtype, **where):

@@ -57,10 +57,10 @@ class Mixed(nn.Module):
 
   Args:
     ops: modules called as `op(x, train)`, all with one output shape; a module's own name is kept in the tree.
-    one_path, two_paths: as in `Choice`.
+    paths: as in `Choice`.
 
   Raises:
-    EffjaxError: p of another length than ops; operators of different output shapes; both of one_path and two_paths.
+    EffjaxError: p of another length than ops; operators of different output shapes; paths below 1.
 
   Source: the mixed operation of DARTS, Liu et al. 2019, arXiv:1806.09055, survey [68].
 
@@ -70,8 +70,7 @@ class Mixed(nn.Module):
   Array([5., 5.], dtype=float32)
   """
   ops: tuple[nn.Module, ...]
-  one_path: bool = False
-  two_paths: bool = False
+  paths: int | None = None
   preserve_adopted_names = True
 
   @nn.compact
@@ -80,6 +79,16 @@ class Mixed(nn.Module):
     n, where = len(self.ops), f'Mixed {"/".join(self.path) or "(top)"}'
     if n != len(p):
       raise EffjaxError(f'{where}: {n} operators, wanted {len(p)}, one per entry of p: give each entry its operator')
-    if isinstance(p, np.ndarray) and sorted(p) == [0.] * (n - 1) + [1.]:
-      return self.ops[int(np.argmax(p))](x, train)
+    if (made := decided(p)) is not None:
+      return self.ops[made](x, train)
     return mixture(where, self, jnp.asarray(p), x, train)
+
+
+def decided(p: Float[Array | np.ndarray, ' n']) -> int | None:
+  """The operator of a choice that has been made, which is a one-hot of NumPy's; None while it is open.
+
+  >>> decided(np.array([0., 1.])), decided(jnp.array([0., 1.]))
+  (1, None)
+  """
+  made = isinstance(p, np.ndarray) and sorted(p) == [0.] * (len(p) - 1) + [1.]
+  return int(np.argmax(p)) if made else None

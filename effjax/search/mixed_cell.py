@@ -55,7 +55,7 @@ class MixedCell(Block):
     operators: of every edge.
     strides: 2 reduces: of those edges that read states 0 and 1.
     reduced: whether x0 is twice as high and wide as x1.
-    partial, one_path, scan: as in `DARTSSpace`.
+    partial, paths, scan: as in `DARTSSpace`.
     others: as in `Block`.
 
   Called with p, the weights of each edge's operators, and q, those of the edges into each state, or None.
@@ -72,7 +72,7 @@ class MixedCell(Block):
   strides: int = 1
   reduced: bool = False
   partial: int = 1
-  one_path: bool = False
+  paths: int | None = None
   scan: bool = False
 
   @nn.compact
@@ -120,7 +120,7 @@ class MixedCell(Block):
   def _mixed(self, i, **how):
     """The operators of an edge that reads state i."""
     strides, some = self.strides if i < 2 else 1, self.features // self.partial
-    return Mixed(tuple(self._operator(name, some, strides) for name in self.operators), self.one_path, **how)
+    return Mixed(tuple(self._operator(name, some, strides) for name in self.operators), self.paths, **how)
 
   def _edge(self, operate, x):
     """The sum of operators, of some of the channels if only they go through it."""

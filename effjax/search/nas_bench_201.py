@@ -73,7 +73,7 @@ class NASBench201(Block):
     features: channels of the first stage; twice as many in each next one.
     cells: per stage.
     operators: on offer, in the order of each vector's entries.
-    one_path: as in `Choice`.
+    paths: as in `Choice`.
     auxiliary_skip: whether each edge adds its input times the parameter `auxiliary_skip`, 1 at the start; the rule
       `search.auxiliary_skip` lets it vanish.
     others: as in `Block`.
@@ -99,7 +99,7 @@ class NASBench201(Block):
   features: int = 16
   cells: int = 5
   operators: tuple[str, ...] = OPERATORS
-  one_path: bool = False
+  paths: int | None = None
   auxiliary_skip: bool = False
   epsilon: float = dataclasses.field(default=1e-5, kw_only=True)
 
@@ -115,7 +115,7 @@ class NASBench201(Block):
       if stage:
         x = Reduction(features, name=f'reduction{stage}', **self.same)(x, train)
       for i in range(self.cells):
-        cell = Cell201(features, self.operators, self.one_path, name=f'stage{stage + 1}_cell{i + 1}', **self.same)
+        cell = Cell201(features, self.operators, self.paths, name=f'stage{stage + 1}_cell{i + 1}', **self.same)
         x = cell(x, p, train, beta)
     x = BatchNorm(nn.relu, name='bn', **self.same)(x, train)
     return Dense(self.num_classes, name='classifier', **self.same)(x.mean((1, 2)))
@@ -133,7 +133,7 @@ class Cell201(Block):
   Args:
     features: channels of x, and of all nodes.
     operators: of each edge.
-    one_path: as in `Choice`.
+    paths: as in `Choice`.
     others: as in `Block`.
 
   Called with the weights of each edge's operators; and with what each edge adds of its input, if anything.
@@ -145,7 +145,7 @@ class Cell201(Block):
   """
   features: int
   operators: tuple[str, ...]
-  one_path: bool = False
+  paths: int | None = None
 
   @nn.compact
   def __call__(self, x: Float[Array, 'n h w c'], p: Sequence[Float[Array | np.ndarray, ' n_ops']],
@@ -153,7 +153,7 @@ class Cell201(Block):
     nodes: dict[int, Array] = {0: x}
     for k, (i, j) in enumerate(EDGES):
       ops = tuple(map(self._operator, self.operators))
-      y = Mixed(ops, self.one_path, name=f'edge{k}')(nodes[i], p[k], train)
+      y = Mixed(ops, self.paths, name=f'edge{k}')(nodes[i], p[k], train)
       y = y if auxiliary_skip is None else y + auxiliary_skip.astype(y.dtype) * nodes[i]
       nodes[j] = nodes[j] + y if j in nodes else y
     return nodes[3]

@@ -21,7 +21,7 @@ def straight_through_gumbel(*, temperature: float | Schedule) -> Rule:
   Raises:
     EffjaxError: a leaf that is not a vector.
 
-  Differs from the paper: all operators run, so the gradient has a term for each, unless the choice has `one_path`: then
+  Differs from the paper: all operators run, so the gradient has a term for each, unless the choice has `paths=1`: then
   the drawn operator runs alone, and has its term only, as in the paper.
 
   Source: Dong, Yang, "Searching for A Robust Neural Architecture in Four GPU Hours", CVPR 2019, arXiv:1910.04465.

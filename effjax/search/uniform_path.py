@@ -18,7 +18,7 @@ def uniform_path() -> Rule:
   Raises:
     EffjaxError: a leaf that is not a vector.
 
-  Differs from the paper: all operators run and those not drawn are multiplied by 0, unless the choice has `one_path`.
+  Differs from the paper: all operators run and those not drawn are multiplied by 0, unless the choice has `paths=1`.
 
   Source: Guo et al., "Single Path One-Shot Neural Architecture Search with Uniform Sampling", ECCV 2020,
   arXiv:1904.00420.

@@ -93,13 +93,13 @@ def test_two_paths_of_a_choice_run_the_pair_and_give_the_gradient_of_the_sum():
   slots, ops = prepared(rule), lambda: tuple(Dense(3, name=f'op{i}') for i in range(4))
   variables = Mixed(ops()).init(KEY, x, jnp.ones(4), False)
 
-  def gradients(key, *paths):
-    loss = lambda phi: jnp.sum(jnp.sin(Mixed(ops(), *paths).apply(variables, x, rule.apply(None, phi, slots.state, key),
+  def gradients(key, paths):
+    loss = lambda phi: jnp.sum(jnp.sin(Mixed(ops(), paths).apply(variables, x, rule.apply(None, phi, slots.state, key),
                                                                   False)))
     return jax.grad(loss)(slots.phi)['logits']
 
-  run = lambda *paths: jax.jit(jax.vmap(lambda key: gradients(key, *paths)))(KEYS[:50])
-  got, want = run(False, True), run()
+  run = lambda paths: jax.jit(jax.vmap(lambda key: gradients(key, paths)))(KEYS[:50])
+  got, want = run(2), run(None)
   np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
   assert ((got != 0).sum(-1) == 2).all() and len(np.unique(got != 0, axis=0)) > 3
 

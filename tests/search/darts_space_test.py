@@ -171,7 +171,7 @@ def test_guards_are_the_operator_and_with_partial_channels_the_edge():
 
 @pytest.mark.parametrize(('strides', 'names', 'how'), [
     (1, ('none', 'dil_conv_3x3'), {}), (2, ('none', 'skip_connect'), dict(partial=2, affine=False)),
-    pytest.param(1, ('skip_connect', 'max_pool_3x3'), dict(one_path=True, dtype=jnp.bfloat16), marks=pytest.mark.slow)])
+    pytest.param(1, ('skip_connect', 'max_pool_3x3'), dict(paths=1, dtype=jnp.bfloat16), marks=pytest.mark.slow)])
 def test_a_loop_over_edges_is_the_cell(strides, names, how):
   """Outputs, gradients of everything and new statistics, on the same parameters unstacked."""
   random = np.random.default_rng(0)

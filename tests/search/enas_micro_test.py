@@ -133,7 +133,7 @@ def test_one_path_is_the_sum_where_a_rule_draws_one_hots(variables, forward):
   rule = chain(at('.*choice', uniform_path()))
   slots = rule.init(KEY, variables['params'])
   params = rule.apply(*slots, jax.random.key(1))
-  y = jax.jit(lambda v: ENASMicro(3, cells=1, one_path=True, **SMALL).apply(v, X, False))({**variables, 'params': params})
+  y = jax.jit(lambda v: ENASMicro(3, cells=1, paths=1, **SMALL).apply(v, X, False))({**variables, 'params': params})
   np.testing.assert_allclose(y, forward({**variables, 'params': params}), rtol=1e-4, atol=1e-5)
 
 
