@@ -88,8 +88,8 @@ class MBConvNet(nn.Module):
   arXiv:1812.00332) and FBNet (Wu et al. 2019, arXiv:1812.03443): `MBConvNet(1000, **PROXYLESSNAS)`, `**FBNET`.
 
   >>> import jax
-  >>> net = MBConvNet(10, operators=('mb3_k3', 'sep_k3', 'skip'))
-  >>> logits, variables = net.init_with_output(jax.random.key(0), jnp.ones((2, 8, 8, 1)), False)
+  >>> net, x = MBConvNet(10, operators=('mb3_k3', 'sep_k3', 'skip')), jnp.ones((2, 8, 8, 1))
+  >>> logits, variables = jax.eval_shape(lambda key: net.init_with_output(key, x, False), jax.random.key(0))
   >>> logits.shape, sorted(variables['params']['block1']), variables['params']['block1']['choice'].shape
   ((2, 10), ['choice', 'mb3_k3', 'sep_k3'], (3,))
   """

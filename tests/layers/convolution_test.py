@@ -62,8 +62,9 @@ def test_any_shape(size, kernel, strides, dilation, groups, padding):
 
 
 @pytest.mark.parametrize(('kernel', 'groups', 'strides', 'known'), [
-    ((3, 3), (8, 1, 1), 1, 'shifts'), ((5, 5), (8, 1, 2), 2, 'shifts'), ((1, 1), (1, 8, 4), 1, 'matmul'),
-    ((1, 1), (1, 8, 4), 2, 'matmul'), ((3, 3), (2, 4, 4), 1, 'split'), ((1, 1), (2, 4, 4), 1, 'split')])
+    pytest.param((3, 3), (8, 1, 1), 1, 'shifts', marks=pytest.mark.slow), ((5, 5), (8, 1, 2), 2, 'shifts'),
+    ((1, 1), (1, 8, 4), 1, 'matmul'), pytest.param((1, 1), (1, 8, 4), 2, 'matmul', marks=pytest.mark.slow),
+    ((3, 3), (2, 4, 4), 1, 'split'), pytest.param((1, 1), (2, 4, 4), 1, 'split', marks=pytest.mark.slow)])
 def test_the_usual_ones(kernel, groups, strides, known):
   x, w = drawn((8, 8), kernel, *groups)
   options = dict(window_strides=(strides,) * 2, padding='SAME', rhs_dilation=(1, 1), feature_group_count=groups[0])

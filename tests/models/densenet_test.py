@@ -12,7 +12,7 @@ COUNTS = {'densenet121': (7_978_856, 2_834_161_664), 'densenet161': (28_681_000,
           'densenet169': (14_149_480, 3_359_843_328), 'densenet201': (20_013_928, 4_291_365_888),
           'densenet40_k12_cifar': (1_019_722, 264_812_928), 'densenet100_k12_bc_cifar': (769_162, 287_929_692),
           'densenet190_k40_bc_cifar': (25_624_430, 9_301_945_740)}
-SLOW = ('densenet161', 'densenet169', 'densenet201', 'densenet190_k40_bc_cifar')  # seconds to trace
+SLOW = ('densenet161', 'densenet169', 'densenet201', 'densenet100_k12_bc_cifar', 'densenet190_k40_bc_cifar')  # seconds to trace
 SMALL = DenseNet(5, growth=8, initial=16, depths=(1, 2, 1, 1))
 SMALL_CIFAR = CifarDenseNet(5, growth=4, initial=8, depths=(3, 1, 1))
 

@@ -10,10 +10,11 @@ from effjax.models.espnet import VARIANTS, ESPNet
 COUNTS = {'espnet_c_q3': (187_529, 1_079_717_888), 'espnet_c_q5': (252_297, 1_341_861_888),
           'espnet_c_q8': (349_449, 1_735_077_888), 'espnet_q3': (203_189, 1_734_750_208),
           'espnet_q5': (267_957, 1_996_894_208), 'espnet_q8': (365_109, 2_390_110_208)}
+QUICK = ('espnet_c_q3', 'espnet_q3')  # the others differ in numbers alone
 SMALL = ESPNet(6, width=.5, depths=(1, 1))
 
 
-@pytest.mark.parametrize('name', COUNTS)
+@pytest.mark.parametrize('name', [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in COUNTS])
 def test_counts(name):
   assert models.count(VARIANTS[name].make(), VARIANTS[name].size) == COUNTS[name]
 

@@ -9,10 +9,11 @@ from effjax.models.espnet_v2 import VARIANTS, ESPNetV2
 COUNTS = {'espnet_v2_0.5': (1_239_722, 29_399_508), 'espnet_v2': (1_666_942, 86_744_404),
           'espnet_v2_1.25': (1_961_542, 124_423_444), 'espnet_v2_1.5': (2_310_190, 169_628_884),
           'espnet_v2_2.0': (3_491_934, 286_086_228)}
+QUICK = ('espnet_v2_0.5', 'espnet_v2_1.25')  # the others differ in numbers alone
 SMALL = ESPNetV2(5, width=.5, depths=(0, 1, 0, 1), head=64)
 
 
-@pytest.mark.parametrize('name', COUNTS)
+@pytest.mark.parametrize('name', [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in COUNTS])
 def test_counts(name):
   assert models.count(VARIANTS[name].make(), 224) == COUNTS[name]
 

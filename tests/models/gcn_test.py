@@ -8,11 +8,12 @@ from effjax.errors import EffjaxError
 from effjax.models.gcn import GCN, VARIANTS
 from effjax.models.resnet import ResNet
 
+QUICK = ('gcn_resnet50',)  # the others differ in numbers alone
 SMALL = GCN(5, width=.125, depths=(1, 1, 1, 1), bottleneck=False, kernel=5)
 OF_RESNET = {'gcn_resnet50': (25_557_032, 4_089_184_256), 'gcn_resnet152': (60_192_808, 11_513_626_624)}
 
 
-@pytest.mark.parametrize('name', VARIANTS)
+@pytest.mark.parametrize('name', [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in VARIANTS])
 def test_counts(name):
   stages, c, n, k = (256, 512, 1024, 2048), 21, 512, 15
   parameters, macs = OF_RESNET[name]

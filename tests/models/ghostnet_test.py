@@ -8,10 +8,11 @@ from effjax.models.ghostnet import STAGES, VARIANTS, GhostNet
 
 COUNTS = {'ghostnet': (5_182_508, 141_150_512), 'ghostnet_0.5': (2_587_292, 42_328_152),
           'ghostnet_1.3': (7_358_820, 227_003_256)}
+QUICK = ('ghostnet',)  # the others differ in numbers alone
 SMALL = GhostNet(5, width=.25, hidden=8, stages=(STAGES[0], STAGES[2]))
 
 
-@pytest.mark.parametrize('name', COUNTS)
+@pytest.mark.parametrize('name', [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in COUNTS])
 def test_counts(name):
   assert models.count(VARIANTS[name].make(), 224) == COUNTS[name]
 

@@ -10,10 +10,11 @@ from effjax.models.mobilenet_v3 import LARGE, SMALL, VARIANTS, MobileNetV3
 COUNTS = {'mobilenet_v3_large': (5_483_032, 216_589_760), 'mobilenet_v3_large_0.75': (3_993_528, 154_560_624),
           'mobilenet_v3_large_minimal': (3_924_288, 209_136_704), 'mobilenet_v3_small': (2_542_856, 56_510_400),
           'mobilenet_v3_small_0.75': (2_041_872, 43_399_344)}
+QUICK = ('mobilenet_v3_large_minimal', 'mobilenet_v3_small')  # the others differ in numbers alone
 NARROW = MobileNetV3(5, width=.25, hidden=8, stages=(SMALL[0], LARGE[2][1:], SMALL[2][:2]))
 
 
-@pytest.mark.parametrize('name', COUNTS)
+@pytest.mark.parametrize('name', [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in COUNTS])
 def test_counts(name):
   assert models.count(VARIANTS[name].make(), 224) == COUNTS[name]
 

@@ -11,11 +11,12 @@ COUNTS = {'shufflenet_g1': (1_531_936, 143_078_976), 'shufflenet_g2': (1_733_848
           'shufflenet_g3': (1_865_728, 137_460_672), 'shufflenet_g4': (1_968_344, 134_339_776),
           'shufflenet_g8': (2_434_768, 138_365_952), 'shufflenet_g3_x0_5': (718_324, 37_589_856),
           'shufflenet_g3_x1_5': (3_442_168, 292_443_552), 'shufflenet_g3_x2_0': (5_450_776, 524_045_184)}
+QUICK = ('shufflenet_g1', 'shufflenet_g3', 'shufflenet_g3_x0_5')  # the others differ in numbers alone
 STEMS_AT_A_QUARTER = {24: (305_902, 11_009_808), 96: (306_568, 17_882_352)}  # 6 and 24 channels
 SMALL = ShuffleNet(5, width=.25, groups=2, depths=(2, 1, 1))
 
 
-@pytest.mark.parametrize('name', COUNTS)
+@pytest.mark.parametrize('name', [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in COUNTS])
 def test_counts(name):
   assert models.count(VARIANTS[name].make(), 224) == COUNTS[name]
 

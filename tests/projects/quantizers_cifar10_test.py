@@ -21,7 +21,11 @@ def params():
   return jax.tree.unflatten(tree, [jax.random.normal(jax.random.key(i), leaf.shape) for i, leaf in enumerate(leaves)])
 
 
-@pytest.mark.parametrize('name', list(project.METHODS))
+QUICK = ('float', 'LSQ 4', 'LSQ 4, activations 4', 'ternary')
+
+
+@pytest.mark.parametrize('name', [
+    pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in project.METHODS])
 def test_all_inner_layers_have_the_rule_and_the_others_eight_bits(params, name):
   reparam = project.reparam_of(project.METHODS[name])
   slots = reparam.init(jax.random.key(0), params)

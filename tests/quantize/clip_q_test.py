@@ -47,8 +47,9 @@ def deployed(w, *options):
   return map(np.asarray, jax.jit(look)(rule.init(KEY, jnp.asarray(w))))
 
 
-@pytest.mark.parametrize('prune', [0., .3, .6, .95])
-@pytest.mark.parametrize('bits', [2, 4, 6])
+@pytest.mark.parametrize(('prune', 'bits'), [
+    pytest.param(prune, bits, marks=[pytest.mark.slow] * ((prune, bits) not in ((0., 2), (.3, 4), (.6, 6), (.95, 2))))
+    for prune in (0., .3, .6, .95) for bits in (2, 4, 6)])
 def test_values_and_gradient(prune, bits):
   rule = quantize.clip_q(prune, bits)
 
@@ -88,7 +89,7 @@ def test_levels_ascend_and_hold_every_value(w, bits, prune):
 
 @pytest.mark.parametrize('w', [jnp.zeros((3, 2)), jnp.ones((1, 1)), -jnp.ones((2, 2)), jnp.array([1., -1., 1., -1.]),
                                jnp.array([1e-30, -1e-30, 0.]), jnp.arange(1., 9.), jnp.array([3e38, -3e38, 1.])])
-@pytest.mark.parametrize('bits', [2, 8])
+@pytest.mark.parametrize('bits', [2, pytest.param(8, marks=pytest.mark.slow)])
 def test_degenerate_arrays(w, bits):
   """One value a side, one sign, zeros, extremes: without clipping, few values are kept as they are."""
   y, levels = deployed(w, 0., bits)

@@ -49,7 +49,8 @@ def test_between_the_best_of_all_codes_and_plain_signs():
   assert (np.isclose(more, best, rtol=1e-3)).sum() > (np.isclose(signs, best, rtol=1e-3)).sum()
 
 
-@pytest.mark.parametrize('codes', [(1,), (0, 1), (0, 1, 2)])
+@pytest.mark.parametrize('codes', [pytest.param((1,), marks=pytest.mark.slow), (0, 1),
+                                   pytest.param((0, 1, 2), marks=pytest.mark.slow)])
 def test_the_objective_never_rises_and_ends_where_no_single_code_helps(codes):
   w, x = problem(5, m=3)
   gram = jnp.asarray(x @ x.T)

@@ -65,7 +65,8 @@ def accuracy(name):
   return float(jnp.mean(network(reparam.apply(*slots, None) if name else slots, x_test).argmax(1) == y_test)), slots
 
 
-@pytest.mark.parametrize('name', list(RULES))
+@pytest.mark.parametrize('name', [
+    pytest.param(name, marks=[pytest.mark.slow] * (name not in ('ternary', 'xnor'))) for name in RULES])
 def test_training_with_it_beats_rounding_afterwards(name):
   (found, _), (reached, weights) = accuracy(name), accuracy('')
   reparam = at('.*', RULES[name])
