@@ -5,7 +5,8 @@ quantization-aware training of `--tune`, then the file, which is verified and ru
 teacher and optimizers. The ways differ in what the search decides:
 
   joint       operators, channels and bits in one loss.
-  sequence    operators, then channels, then bits, a third of the steps and a third of the way (in log bytes) each.
+  sequence    operators, then channels, then bits, a third of the steps each; bits, which are 4 or 8, save the last
+              quarter of the bytes, operators and channels go one half of the way there (in log bytes) each.
   operators, channels, bits   that alone; all else as in the baseline, 8 bits where bits are not searched.
   random      an architecture of the space drawn uniformly, with 8 bits; one for each share, whatever its bytes are.
 
@@ -136,12 +137,20 @@ def started(setting, way, options, seed) -> Network:
   return linen(net, *initial(net, setting, way))
 
 
+def limits(stages, share):
+  """What each stage of a way may leave of the baseline's bytes."""
+  if len(stages) < 2:
+    return [share]
+  before = share / .75
+  return [before ** .5, before, share]
+
+
 def searched(setting, way, options, bytes_of_baseline, share, taught, number) -> Network:
   """The stages of a way, each a part of the way to its share of the bytes."""
   network, stages, name = started(setting, way, options, 100 * setting.seed + number), WAYS[way], f'{way}_{share}'
-  for i, parts in enumerate(stages, 1):
-    limit = bytes_of_baseline * share ** (i / len(stages))
-    network = stage(setting, network, parts, options.steps // len(stages), limit, taught, f'{name}_{i}')
+  for i, (parts, limit) in enumerate(zip(stages, limits(stages, share)), 1):
+    network = stage(setting, network, parts, options.steps // len(stages), bytes_of_baseline * limit, taught,
+                    f'{name}_{i}')
   if not stages:
     state = run_phase(setting, Phase(name, options.steps, 1e-2), network.forward, IDENTITY,
                       IDENTITY.init(setting.key(name), network.params), network.stats,
