@@ -32,3 +32,10 @@ def test_ways_end_with_every_part_they_name_once():
 
 def test_the_table():
   assert list(project.table({'joint': [.5, .7]}))[-1] == '| joint | 50.00, 70.00 | 60.00 |'
+
+
+def test_the_stages_of_a_way_end_at_its_share_and_each_saves_something():
+  assert project.limits(project.WAYS['joint'], .25) == [.25]
+  first, second, last = project.limits(project.WAYS['sequence'], .25)
+  assert 1 > first > second > last == .25
+  assert first ** 2 == pytest.approx(second) and last / second == pytest.approx(.75)
