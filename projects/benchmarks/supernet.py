@@ -2,10 +2,10 @@
 
 Eight cells, eight operators, 16 channels, 32x32, batch 64, BatchNorm by the batch. Three steps (`--steps`): of the
 weights (momentum on the cross entropy), of the architecture to first order (the gradient of the vectors on a held-out
-batch), and to second order (finite differences). Contenders: `effjax` (`scan=True`); `flax` and `torch`, the network as
-it is usually written (`supernet_others.py`), PyTorch channels_last. All run in turn in one process; medians of the
-ratios by round, and quartiles. Temporary memory is XLA's. PyTorch is left out where it is not installed: pip install
-torch==2.13.0. Flax takes minutes to compile each step.
+batch), and to second order (finite differences). Contenders: `effjax` (`scan=True`); `unrolled`, the same without scan;
+`flax` and `torch`, the network as it is usually written (`supernet_others.py`), PyTorch channels_last. All run in turn
+in one process; medians of the ratios by round, and quartiles. Temporary memory is XLA's. PyTorch is left out where it is
+not installed: pip install torch==2.13.0. Flax takes minutes to compile each step.
 """
 import argparse
 import os
@@ -25,7 +25,7 @@ from effjax.search.architecture_gradient import finite_differences, first_order
 from effjax.search.encoding import put
 from effjax.train import keep_memory
 
-STEPS, CONTENDERS, RATE = ('weight', 'first', 'second'), ('effjax', 'flax', 'torch'), .025
+STEPS, CONTENDERS, RATE = ('weight', 'first', 'second'), ('effjax', 'unrolled', 'flax', 'torch'), .025
 
 
 def batches(size):
@@ -50,9 +50,9 @@ def example(args):
   return jnp.zeros((args.batch_size, 32, 32, 3)), {kind: jnp.full((14, 8), 1 / 8) for kind in ('normal', 'reduce')}
 
 
-def ours(args):
+def ours(args, scan=True):
   """The same of effjax; weights have the vectors in them, which nobody reads."""
-  net = DARTSSpace(10, args.features, args.cells, scan=True, padding='symmetric')
+  net = DARTSSpace(10, args.features, args.cells, scan=scan, padding='symmetric')
   shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), example(args)[0], False))
   here = [path for path in edge_names() if path in tree.leaves(shapes['params'])]
 
@@ -105,7 +105,7 @@ def compiled(name, step, fn, arguments):
   traced = time.perf_counter() - start
   run = lowered.compile()
   memory = run.memory_analysis().temp_size_in_bytes
-  print(f'{name:7} {step:7} traced in {traced:5.1f} s, compiled in {time.perf_counter() - start - traced:6.1f} s, '
+  print(f'{name:8} {step:7} traced in {traced:5.1f} s, compiled in {time.perf_counter() - start - traced:6.1f} s, '
         f'temporary memory {memory / 2**20:7.1f} MiB', flush=True)
   return lambda: jax.block_until_ready(run(*arguments))
 
@@ -113,7 +113,7 @@ def compiled(name, step, fn, arguments):
 def contenders(args):
   """Calls of one round, by step and contender."""
   data, found = batches(args.batch_size), {step: {} for step in args.steps}
-  for name, make in (('effjax', ours), ('flax', plain)):
+  for name, make in (('effjax', ours), ('unrolled', lambda args: ours(args, scan=False)), ('flax', plain)):
     if name in args.only:
       made = jax_steps(*make(args), data)
       for step in args.steps:
@@ -141,7 +141,7 @@ def main():
   for step, calls in contenders(args).items():
     times = measure(calls, args.rounds)
     for name in times:
-      print(f'{step:7} {name:7} {statistics.median(times[name]):9.1f} ms' + ''.join(
+      print(f'{step:7} {name:8} {statistics.median(times[name]):9.1f} ms' + ''.join(
           f'; over {other} {ratio(times[name], times[other])[1]}' for other in times if other != name), flush=True)
   print(f'load at the end {os.getloadavg()[0]:.1f}')
 
