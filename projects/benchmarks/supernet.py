@@ -4,8 +4,8 @@ Eight cells, eight operators, 16 channels, 32x32, batch 64, BatchNorm by the bat
 weights (momentum on the cross entropy), of the architecture to first order (the gradient of the vectors on a held-out
 batch), and to second order (finite differences). Contenders: `effjax` (`scan=True`); `unrolled`, the same without scan;
 `flax` and `torch`, the network as it is usually written (`supernet_others.py`), PyTorch channels_last. All run in turn
-in one process; medians of the ratios by round, and quartiles. Temporary memory is XLA's. PyTorch is left out where it is
-not installed: pip install torch==2.13.0. Flax takes minutes to compile each step.
+in one process; medians of the ratios by round, and quartiles. Temporary memory is XLA's. PyTorch is left out where it
+is not installed: pip install torch==2.13.0. Flax and unrolled take minutes to compile each step.
 """
 import argparse
 import os
