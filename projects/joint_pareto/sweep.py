@@ -152,7 +152,8 @@ def searched(setting, way, options, bytes_of_baseline, share, taught, number) ->
     network = stage(setting, network, parts, options.steps // len(stages), bytes_of_baseline * limit, taught,
                     f'{name}_{i}')
   if not stages:
-    state = run_phase(setting, Phase(name, options.steps, 1e-2), network.forward, IDENTITY,
+    only = Phase(f'{name}_1', options.steps, 1e-2)  # its own checkpoints, as of a stage
+    state = run_phase(setting, only, network.forward, IDENTITY,
                       IDENTITY.init(setting.key(name), network.params), network.stats,
                       terms=distillation({}, 1.), teacher=taught)
     network = linen(network.plain, state.slots.theta, state.model_state)
