@@ -43,9 +43,9 @@ class Choice(nn.Module):
   def __call__(self, x: Float[Array, '...'], train: bool) -> Float[Array, '...']:
     n = len(self.ops)
     if n == 0:
-      raise EffjaxError(f'Choice {_where(self)}: no candidates for an input of shape {x.shape}: give it an operator')
+      raise EffjaxError(f'{name_of(self)}: no candidates for an input of shape {x.shape}: give it an operator')
     p = self.param('choice', lambda key: jnp.full(n, 1 / n, jnp.float32))
-    return mixture(f'Choice {_where(self)}', self, p, x, train)
+    return mixture(name_of(self), self, p, x, train)
 
 
 def mixture(who: str, choice: nn.Module, p: Float[Array, ' n'], x: Array, train: bool) -> Array:
@@ -153,5 +153,10 @@ def choice_rule(name: str, draw: Callable, expected: Callable = lambda logits, s
               decisions=frozenset({'logits'}))
 
 
-def _where(module):
-  return '/'.join(module.path) or '(top)'
+def name_of(module: nn.Module) -> str:
+  """What errors call a module within its network: its class and its path.
+
+  >>> name_of(Skip().bind({}))
+  'Skip (top)'
+  """
+  return f'{type(module).__name__} {"/".join(module.path) or "(top)"}'

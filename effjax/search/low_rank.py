@@ -8,8 +8,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from effjax.errors import EffjaxError
-from effjax.search.choice import weighted_sum
-from effjax.search.mixed import Decision
+from effjax.search.choice import name_of, weighted_sum
+from effjax.search.mixed import own_decision
 
 
 class LowRank(nn.Module):
@@ -48,9 +48,7 @@ class LowRank(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, '*s cin'], train: bool) -> Float[Array, '*s features']:
-    decision = Decision(self.operators, name='decision')
-    nn.share_scope(self, decision)
-    p, who = decision(), f'LowRank {"/".join(self.path) or "(top)"}'
+    p, who = own_decision(self, self.operators), name_of(self)
     ranks = [_parse(who, op) for op in self.operators]
     u = self.param('u', nn.initializers.lecun_normal(), (x.shape[-1], max(ranks)), jnp.float32)
     v = self.param('v', nn.initializers.lecun_normal(), (max(ranks), self.features), jnp.float32)

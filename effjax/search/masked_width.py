@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from effjax.errors import EffjaxError
 from effjax.graph.profile import Profile
 from effjax.reparam import CHANNELS, Fact
+from effjax.search.choice import name_of
 from effjax.search.encoding import Space
 from effjax.search.mixed import Decision
 from effjax.tree import Path
@@ -48,7 +49,7 @@ class MaskedWidth(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, '*s'], train: bool) -> Float[Array, '*s2']:
-    where = f'MaskedWidth {"/".join(self.path) or "(top)"}'
+    where = name_of(self)
     if min(self.widths, default=0) < 1 or len(set(self.widths)) < len(self.widths):
       raise EffjaxError(f'{where}: widths {self.widths}, wanted distinct positive numbers')
     p, y = Decision(tuple(map(str, self.widths)), name='width')(), self.op(x, train)

@@ -13,8 +13,8 @@ from effjax.errors import EffjaxError
 from effjax.layers.block import Block
 from effjax.layers.convolution import DIMENSIONS, conv_general_dilated
 from effjax.layers.windows import Pair
-from effjax.search.choice import weighted_sum
-from effjax.search.mixed import Decision
+from effjax.search.choice import name_of, weighted_sum
+from effjax.search.mixed import own_decision
 
 KNOWN = "'k<size>' such as k3 with an odd size, 'k<size>_d<dilation>' such as k3_d2, 'skip' and 'none'"
 
@@ -87,9 +87,7 @@ class MergedConv(Block):
 
   @nn.compact
   def __call__(self, x: Float[Array, 'n h w cin'], train: bool) -> Float[Array, 'n h2 w2 features']:
-    decision = Decision(self.operators, name='decision')
-    nn.share_scope(self, decision)
-    p, who = decision(), f'MergedConv {"/".join(self.path) or "(top)"}'
+    p, who = own_decision(self, self.operators), name_of(self)
     candidates = self._candidates(who, x, p.dtype)
     _check_sizes(who, x, self.strides, candidates)
     if self.merged:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from effjax.errors import EffjaxError
-from effjax.search.choice import mixture
+from effjax.search.choice import mixture, name_of
 
 
 class Decision(nn.Module):
@@ -29,8 +29,24 @@ class Decision(nn.Module):
   def __call__(self) -> Float[Array, ' n']:
     n = len(self.operators)
     if not n:
-      raise EffjaxError(f'Decision {"/".join(self.path) or "(top)"}: no candidates: give it the name of an operator')
+      raise EffjaxError(f'{name_of(self)}: no candidates: give it the name of an operator')
     return self.param('choice', lambda key: jnp.full(n, 1 / n, jnp.float32))
+
+
+def own_decision(module: nn.Module, operators: tuple[str, ...]) -> Float[Array | np.ndarray, ' n']:
+  """The vector of a module that is a choice itself, its parameter `choice`, as of a `Choice`; for its `__call__`.
+
+  >>> import jax
+  >>> class Sum(nn.Module):
+  ...   @nn.compact
+  ...   def __call__(self, x):
+  ...     return own_decision(self, ('a', 'b')) @ x
+  >>> Sum().init_with_output(jax.random.key(0), jnp.ones(2))
+  (Array(1., dtype=float32), {'params': {'choice': Array([0.5, 0.5], dtype=float32)}})
+  """
+  decision = Decision(operators, name='decision')
+  nn.share_scope(module, decision)
+  return decision()
 
 
 class Decisions(nn.Module):
@@ -76,7 +92,7 @@ class Mixed(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, '*s'], p: Float[Array | np.ndarray, ' n'],
                train: bool) -> Float[Array, '*s2']:
-    n, where = len(self.ops), f'Mixed {"/".join(self.path) or "(top)"}'
+    n, where = len(self.ops), name_of(self)
     if n != len(p):
       raise EffjaxError(f'{where}: {n} operators, wanted {len(p)}, one per entry of p: give each entry its operator')
     if (made := decided(p)) is not None:

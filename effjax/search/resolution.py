@@ -6,8 +6,8 @@ import jax
 from jaxtyping import Array, Float
 
 from effjax.errors import EffjaxError
-from effjax.search.choice import weighted_sum
-from effjax.search.mixed import Decision, decided
+from effjax.search.choice import name_of, weighted_sum
+from effjax.search.mixed import decided, own_decision
 
 
 class Resolution(nn.Module):
@@ -44,9 +44,7 @@ class Resolution(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, 'n h w c'], train: bool) -> Float[Array, '*s']:
-    decision = Decision(self.operators, name='decision')
-    nn.share_scope(self, decision)
-    p, who = decision(), f'Resolution {"/".join(self.path) or "(top)"}'
+    p, who = own_decision(self, self.operators), name_of(self)
     sizes = [_parse(who, op) for op in self.operators]
     at = lambda size: self.net(_resized(x, size), train)
     if (made := decided(p)) is not None:
