@@ -34,6 +34,7 @@ from effjax.layers.inverted_residual import InvertedResidual
 from effjax.layers.layer_norm import LayerNorm
 from effjax.layers.layer_scale import LayerScale
 from effjax.layers.local_response_norm import local_response_norm
+from effjax.layers.materialize import materialize
 from effjax.layers.max_pool import max_pool
 from effjax.layers.operations import OPERATIONS
 from effjax.layers.pointwise_conv import pointwise_conv

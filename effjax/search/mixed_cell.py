@@ -12,6 +12,7 @@ from effjax.layers.block import Block
 from effjax.layers.channel_shuffle import channel_shuffle
 from effjax.layers.conv_bn import ConvBN
 from effjax.layers.factorized_reduce import FactorizedReduce
+from effjax.layers.materialize import materialize
 from effjax.layers.max_pool import max_pool
 from effjax.layers.operations import OPERATIONS
 from effjax.search.mixed import Decision, Mixed
@@ -89,7 +90,7 @@ class MixedCell(Block):
       mixed = [(self._mixed(i, name=f'edge{k}'), p[k]) for i, k in into]
       ys = [self._edge(lambda x, op=op, p=p: op(x, p, train), x) for (op, p), x in zip(mixed, states, strict=True)]
       ys = ys if q is None else [q[j - 2][i].astype(y.dtype) * y for i, y in enumerate(ys)]
-      states.append(functools.reduce(jnp.add, ys))
+      states.append(materialize(functools.reduce(jnp.add, ys)))
     return jnp.concatenate(states[2:], -1)
 
   def _scanned(self, inputs, p, q, train):

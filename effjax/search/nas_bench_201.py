@@ -1,5 +1,6 @@
 """NAS-Bench-201: one cell of six edges, 15,625 networks."""
 import dataclasses
+import functools
 import itertools
 import re
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from effjax.layers.block import Block
 from effjax.layers.conv import Conv
 from effjax.layers.conv_bn import ConvBN
 from effjax.layers.dense import Dense
+from effjax.layers.materialize import materialize
 from effjax.layers.operations import OPERATIONS
 from effjax.search.encoding import Architecture, Space, encode
 from effjax.search.mixed import Decisions, Mixed
@@ -150,13 +152,16 @@ class Cell201(Block):
   @nn.compact
   def __call__(self, x: Float[Array, 'n h w c'], p: Sequence[Float[Array | np.ndarray, ' n_ops']],
                train: bool, auxiliary_skip: Float[Array, ''] | None = None) -> Float[Array, 'n h w c']:
-    nodes: dict[int, Array] = {0: x}
-    for k, (i, j) in enumerate(EDGES):
-      ops = tuple(map(self._operator, self.operators))
-      y = Mixed(ops, self.paths, name=f'edge{k}')(nodes[i], p[k], train)
-      y = y if auxiliary_skip is None else y + auxiliary_skip.astype(y.dtype) * nodes[i]
-      nodes[j] = nodes[j] + y if j in nodes else y
+    nodes = [x]
+    for j in range(1, 4):
+      into = [(k, i) for k, (i, to) in enumerate(EDGES) if to == j]
+      ys = [self._edge(k, nodes[i], p[k], train, auxiliary_skip) for k, i in into]
+      nodes.append(materialize(functools.reduce(jnp.add, ys)))
     return nodes[3]
+
+  def _edge(self, k, x, p, train, auxiliary_skip):
+    y = Mixed(tuple(map(self._operator, self.operators)), self.paths, name=f'edge{k}')(x, p, train)
+    return y if auxiliary_skip is None else y + auxiliary_skip.astype(y.dtype) * x
 
   def _operator(self, name):
     same = dict(name=name, parent=None, **self.same)
