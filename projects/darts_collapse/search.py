@@ -80,7 +80,15 @@ def halves(options) -> dict[str, jax.Array]:
   """Training images and labels, in a fixed order whose first half moves the weights."""
   whole = dict(np.load(options.cache)) if options.cache else loaded(options.data_dir)
   order = np.random.RandomState(0).permutation(len(whole['train_image']))[:options.limit]
-  return {name: jnp.asarray(whole[f'train_{name}'][order]) for name in ('image', 'label')}
+  images = smaller(whole['train_image'][order], options.shrink)
+  return {'image': jnp.asarray(images), 'label': jnp.asarray(whole['train_label'][order])}
+
+
+def smaller(images: np.ndarray, factor: int) -> np.ndarray:
+  """The mean of each `factor` x `factor` pixels."""
+  n, h, w, c = images.shape
+  blocks = images.reshape(n, h // factor, factor, w // factor, factor, c)
+  return np.round(blocks.mean((2, 4), dtype=np.float32)).astype(images.dtype)
 
 
 def loaded(folder) -> dict[str, np.ndarray]:
@@ -320,6 +328,7 @@ if __name__ == '__main__':
   parser.add_argument('--rate', type=float, default=.025, help='peak of the weights')
   parser.add_argument('--decision-rate', type=float, default=3e-4)
   parser.add_argument('--limit', type=int, help='so many images')
+  parser.add_argument('--shrink', type=int, default=1, help='so many times lower and narrower images, by means')
   parser.add_argument('--held-out', type=int, default=5000, help='images of the other half for accuracies')
   parser.add_argument('--out', type=pathlib.Path, metavar='FILE.json')
   main(parser.parse_args())

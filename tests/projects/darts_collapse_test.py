@@ -53,3 +53,9 @@ def test_a_row_of_the_table():
   text = nas_bench_201.to_text(dict.fromkeys(PATHS, 'skip_connect'))
   records = [{'method': 'm', 'test': x, 'better': y, 'architecture': text} for x, y in ((80., 1.), (90., 2.))]
   assert list(project.rows(records))[-1] == '| m (2) | 85.00 +- 5.00 | 1.0, 2.0 | 6.0 | 0.0 |'
+
+
+def test_smaller_images_are_means_of_blocks():
+  image = np.array([[0, 2, 10, 10], [4, 6, 10, 11]], np.uint8).reshape(1, 2, 4, 1)
+  found = project.smaller(image, 2)
+  assert found.dtype == np.uint8 and found.reshape(-1).tolist() == [3, 10]
