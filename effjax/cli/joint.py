@@ -135,7 +135,7 @@ def search_network(options: Options, setting: Setting, space: Space, baseline: T
   params, stats = initial(plain, setting, 'supernet')
   params = baseline.params if options.model else params  # a user's network is compressed as it was trained
   reparam, hints = _joint_reparam(options, space.channels, params), [] if options.model else [HINT]
-  phase = Phase('search', options.steps, 1e-2, 1e-4, 2e-2, options.bilevel)
+  phase = Phase('search', options.steps, 1e-2, 1e-4, 5e-2, options.bilevel)
   state = run_phase(setting, phase, flax_forward(net, hints), reparam, reparam.init(setting.key('slots'), params),
                     stats, budgets=space.budgets, terms=distillation(dict.fromkeys(hints, HINT), 1.),
                     teacher=teacher(*baseline, hints))

@@ -91,9 +91,10 @@ def run_phase(setting: Setting, phase: Phase, forward: Forward, reparam: Reparam
               model_state: PyTree, *, terms: Sequence[Term] = (), teacher: Callable | None = None,
               budgets: Mapping[str, train.Budget] | None = None, penalties: Mapping[str, Callable] | None = None,
               observe: Callable | None = None) -> train.TrainState:
-  """Trains to the end, or goes on from the newest checkpoint of this phase."""
+  """Trains to the end, or goes on from the newest checkpoint of this phase. Budgets tighten over its first half."""
+  controller = train.augmented_lagrangian(tighten_steps=phase.steps // 2)
   objective = train.objective(forward, [train.cross_entropy(), *terms], budgets=budgets, penalties=penalties,
-                              teacher=teacher, augment=setting.augment)
+                              teacher=teacher, augment=setting.augment, controller=controller)
   optimizer = train.optimizer(reparam, slots, weights=by_path(phase), parameters=cosine(phase.parameters, phase.steps),
                               decisions=optax.adam(phase.decisions, b1=.5, b2=.99))
   second = dict(inner_rate=phase.weights) if phase.bilevel in SECOND_ORDER else {}

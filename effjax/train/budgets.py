@@ -26,9 +26,10 @@ class Budget(NamedTuple):
 
 
 class Multipliers(NamedTuple):
-  """What a controller remembers: one multiplier `lambda >= 0` per budget, and its step."""
+  """What a controller remembers: one multiplier `lambda >= 0` per budget, its step, and the violations of step 0."""
   values: dict[str, Float[Array, '']]
   step: Int[Array, '']
+  start: dict[str, Float[Array, '']]
 
 
 class Controller(NamedTuple):
@@ -52,12 +53,17 @@ def violation(cost: Float[Array, ''], limit: float | int) -> Float[Array, '']:
   return cost / jnp.asarray(limit, cost.dtype) - jnp.ones_like(cost)
 
 
-def augmented_lagrangian(*, rho: float | int | Schedule = 1., every_steps: int = 25) -> Controller:
+def augmented_lagrangian(*, rho: float | int | Schedule = 1., every_steps: int = 25,
+                         tighten_steps: int = 0) -> Controller:
   """Inequality constraints `g_j <= 0` by the method of multipliers.
 
   `penalty = sum_j (max(0, lambda_j + rho g_j)^2 - lambda_j^2) / (2 rho)` and, every `every_steps` steps,
   `lambda_j <- max(0, lambda_j + rho g_j)`. At its fixed points `g <= 0`, `lambda >= 0` and `lambda g = 0`, with no
   weight to tune; a budget that is not reached has multiplier 0 and no influence.
+
+  With `tighten_steps = T` a limit that is violated at first comes down to what is asked for along a geometric line:
+  at step `t < T` it is `limit (1 + g_j(0))^(1 - t / T)`. A multiplier that meets the whole violation at once grows
+  until decisions have followed, past what the limit is worth, and they go on far below it.
 
   Gradient: `d penalty / d g_j = max(0, lambda_j + rho g_j)`; at `rho = 0` (the start of a warm-up) `lambda_j`.
 
@@ -66,13 +72,15 @@ def augmented_lagrangian(*, rho: float | int | Schedule = 1., every_steps: int =
     every_steps: steps of the optimizer per step of the multipliers. The method minimises in between: with too few
       the multipliers outrun the decisions, and gates close for good that the budget had room for; with more than a
       fortieth of the run they do not arrive.
+    tighten_steps: T, in steps of the optimizer; 0 asks for the limits from the start.
 
   Raises:
-    EffjaxError: `rho` is not positive, or `every_steps` is below 1.
+    EffjaxError: `rho` is not positive, `every_steps` is below 1, or `tighten_steps` below 0.
 
   Source: Hestenes 1969, Powell 1969; for inequalities Rockafellar 1973, "The multiplier method of Hestenes and Powell
   applied to convex programming"; Nocedal and Wright, Numerical Optimization, section 17.3.
-  Differs from the source: a fixed number of optimizer steps in between stands for an exact minimisation.
+  Differs from the source: a fixed number of optimizer steps in between stands for an exact minimisation; limits that
+  tighten are ours.
 
   >>> controller = augmented_lagrangian(rho=2., every_steps=1)
   >>> multipliers = controller.update(controller.init(['macs']), {'macs': jnp.array(0.5)})
@@ -83,21 +91,33 @@ def augmented_lagrangian(*, rho: float | int | Schedule = 1., every_steps: int =
     raise EffjaxError(f'augmented_lagrangian: rho must be positive, got {rho}: start with 1.0')
   if every_steps < 1:
     raise EffjaxError(f'augmented_lagrangian: every_steps must be at least 1, got {every_steps}')
+  if tighten_steps < 0:
+    raise EffjaxError(f'augmented_lagrangian: tighten_steps must be 0 or more, got {tighten_steps}')
   strength = lambda step: schedule.value(rho if callable(rho) else float(rho), step).astype(jnp.zeros(()).dtype)
 
+  def tightened(multipliers, violations):
+    """`cost / limit_t - 1`."""
+    if not tighten_steps:
+      return violations
+    left = jnp.maximum(1. - multipliers.step.astype(jnp.float32) / jnp.float32(tighten_steps), 0.)
+    allowed = {name: (1. + start) ** left for name, start in _started(multipliers, violations).items()}
+    return {name: (1. + g) / allowed[name].astype(g.dtype) - 1. for name, g in violations.items()}
+
   def init(names):
-    return Multipliers({name: jnp.zeros(()) for name in names}, schedule.start())
+    zeros = {name: jnp.zeros(()) for name in names}
+    return Multipliers(zeros, schedule.start(), dict(zeros))
 
   def penalty(multipliers, violations):
-    r = strength(multipliers.step)
+    r, violations = strength(multipliers.step), tightened(multipliers, violations)
     return sum((_penalty(value, violations[name], r) for name, value in multipliers.values.items()), jnp.zeros(()))
 
   def update(multipliers, violations):
     r, step = strength(multipliers.step), schedule.advance(multipliers.step)
+    start, violations = _started(multipliers, violations), tightened(multipliers, violations)
     due = step % jnp.asarray(every_steps, step.dtype) == jnp.zeros_like(step)
     moved = {name: jnp.maximum(value + r * violations[name], jnp.zeros_like(value))
              for name, value in multipliers.values.items()}
-    return Multipliers(jax.tree.map(lambda a, b: jnp.where(due, a, b), moved, multipliers.values), step)
+    return Multipliers(jax.tree.map(lambda a, b: jnp.where(due, a, b), moved, multipliers.values), step, start)
 
   return Controller(init, penalty, update)
 
@@ -120,6 +140,13 @@ def check_feasible(budgets: Mapping[str, Budget], smallest: Mapping[str, float |
     if name in smallest and budget.limit < float(smallest[name]):
       raise EffjaxError(f'budget {name!r} of {budget.limit:.10g} cannot be met: the smallest reachable value is '
                         f'{float(smallest[name]):.10g}; ask for that')
+
+
+def _started(multipliers, violations):
+  """The violations of step 0, as far as there are any."""
+  first = multipliers.step == jnp.zeros_like(multipliers.step)
+  return {name: jnp.where(first, jnp.maximum(jax.lax.stop_gradient(violations[name]), jnp.zeros_like(start)), start)
+          for name, start in multipliers.start.items()}
 
 
 def _penalty(multiplier, g, rho):

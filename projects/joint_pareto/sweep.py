@@ -97,7 +97,7 @@ def stage(setting, network: Network, parts, steps, limit, taught, name) -> Netwo
   narrow = {path: Fact(bits=jnp.float32(min(joint.WIDTHS) if 'bits' in parts else 8)) for path in eight}
   train.check_feasible(budgets, train.smallest(budgets, channels, narrow, gated='channels' in parts))
   reparam = rules(parts, steps, channels)
-  state = run_phase(setting, Phase(name, steps, 1e-2, 1e-4, 2e-2), network.forward, reparam,
+  state = run_phase(setting, Phase(name, steps, 1e-2, 1e-4, 5e-2), network.forward, reparam,
                     reparam.init(setting.key(name), params), network.stats, budgets=budgets,
                     terms=distillation({}, 1.), teacher=taught)
   if parts == PARTS[:1]:
@@ -195,6 +195,8 @@ def main(args):
         try:
           points.append(point(setting, way, options, baseline, int8['flash_bytes'], share, args.tune, number))
         except EffjaxError as error:
+          if 'budget' not in str(error):  # anything else is no property of the way
+            raise
           print(f'seed {seed}: {way} at {share}: {error}', flush=True)
           continue
         told(points[-1], int8)

@@ -81,6 +81,29 @@ def test_multipliers_move_every_so_many_steps_only_and_stay_strongly_typed():
   assert seen == [0., 0., .5, .5, .5, 1.]
 
 
+def test_limits_that_tighten_reach_the_same_point():
+  controller = augmented_lagrangian(rho=1., every_steps=5, tighten_steps=1000)
+  x, multipliers = minimize(jnp.array([2.]), {'x': lambda x: 1. + x[0]}, {'x': 2.}, controller)
+  np.testing.assert_allclose([x[0], multipliers['x']], [1., 4.], atol=1e-3)
+
+
+def test_limits_tighten_from_the_first_cost_along_a_geometric_line():
+  # From 8 at the limit of 2, in 4 steps: 8, 5.66, 4, 2.83, 2. The penalty of g at multiplier 0 is g^2 / 2.
+  controller = augmented_lagrangian(rho=1., every_steps=10, tighten_steps=4)
+  multipliers, measured = controller.init(['c']), []
+  for _ in range(6):
+    measured.append(float(controller.penalty(multipliers, {'c': jnp.float32(3.)})))
+    multipliers = controller.update(multipliers, {'c': jnp.float32(3.)})
+  g = np.array([8 / max(8 * 4 ** (-t / 4), 2) - 1 for t in range(6)])
+  np.testing.assert_allclose(measured, g ** 2 / 2, rtol=1e-5, atol=1e-6)
+
+
+def test_a_budget_that_is_met_from_the_start_is_not_relaxed():
+  controller = augmented_lagrangian(rho=1., every_steps=10, tighten_steps=4)
+  multipliers = controller.update(controller.init(['c']), {'c': jnp.float32(-.5)})
+  assert float(controller.penalty(multipliers, {'c': jnp.float32(.5)})) == .125
+
+
 def test_an_infeasible_budget_is_named_with_the_smallest_reachable_value():
   free = lambda facts: jnp.float32(0.)
   budgets = {'flash_bytes': Budget(free, 3000), 'macs': Budget(free, 9.)}
@@ -90,7 +113,8 @@ def test_an_infeasible_budget_is_named_with_the_smallest_reachable_value():
 
 
 @pytest.mark.parametrize(('options', 'text'), [({'rho': 0.}, 'rho must be positive, got 0'),
-                                               ({'every_steps': 0}, 'every_steps must be at least 1, got 0')])
+                                               ({'every_steps': 0}, 'every_steps must be at least 1, got 0'),
+                                               ({'tighten_steps': -1}, 'tighten_steps must be 0 or more, got -1')])
 def test_mistakes(options, text):
   with pytest.raises(EffjaxError, match=text):
     augmented_lagrangian(**options)
