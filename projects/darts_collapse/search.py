@@ -9,6 +9,7 @@ with the multiply-accumulates of one search. Test images are never looked at.
 """
 import argparse
 import json
+import math
 import os
 import pathlib
 import random
@@ -31,6 +32,7 @@ from effjax.search.nas_bench_201 import OPERATORS, SPACE, to_text
 from effjax.train.memory import keep_memory
 
 STOPPED, PERTURBED, RANDOM = 'DARTS, stopped by the eigenvalue', 'DARTS-PT', 'random search'
+LIMITED = 'DARTS, at most 2 skips'
 
 
 class Method(NamedTuple):
@@ -225,16 +227,30 @@ def stopped(record) -> dict[str, Any]:
   values, p = record['history']['eigenvalue'], record['history']['probabilities']
   epochs = [found for i in range(len(values)) if (found := search.should_stop(values[:i + 1], window=3)) is not None]
   return record | {'method': STOPPED, 'architecture': to_text(largest(p[epochs[0] if epochs else -1])),
-                   'stopped': epochs[0] if epochs else None}
+                   'stopped': epochs[0] if epochs else None, 'hard': math.nan}
 
 
-def perturbed(record, found: Search, state) -> dict[str, Any]:
-  """The same search, its operators selected by what the supernet loses without them."""
+def limited(record, most: int = 2) -> encoding.Architecture:
+  """With the limit of P-DARTS: only the most probable skips stay, the other edges get their next operator."""
+  skip, last = OPERATORS.index('skip_connect'), record['history']['probabilities'][-1]
+  p = {path: np.array(q) for path, q in last.items()}
+  skips = sorted((path for path in SPACE if np.argmax(p[path]) == skip), key=lambda path: -p[path][skip])
+  for path in skips[most:]:
+    p[path][skip] = 0.
+  return largest(p)
+
+
+def perturbed(record, found: Search, state) -> encoding.Architecture:
+  """Its operators selected by what the supernet loses without them."""
   order = random.Random(record['seed']).sample(list(SPACE), len(SPACE))
   chosen = search.perturbation(found.accuracy, found.probabilities(state), order, state=state)
-  architecture = encoding.decode(SPACE, np.array([chosen.operators[path] for path in SPACE]))
+  return encoding.decode(SPACE, np.array([chosen.operators[path] for path in SPACE]))
+
+
+def selected(record, method, architecture, found: Search, state) -> dict[str, Any]:
+  """The same search with another architecture taken from it."""
   hard = float(found.accuracy(state, encoding.one_hot(SPACE, architecture)))
-  return record | {'method': PERTURBED, 'architecture': to_text(architecture), 'hard': hard}
+  return record | {'method': method, 'architecture': to_text(architecture), 'hard': hard}
 
 
 def searches(options):
@@ -247,7 +263,8 @@ def searches(options):
       yield record
       if name == 'DARTS':
         yield stopped(record)
-        yield perturbed(record, found, state)
+        yield selected(record, LIMITED, limited(record), found, state)
+        yield selected(record, PERTURBED, perturbed(record, found, state), found, state)
 
 
 class Table(NamedTuple):

@@ -35,6 +35,14 @@ def test_the_search_is_stopped_before_the_eigenvalue_grew():
   assert project.stopped(flat)['stopped'] is None
 
 
+def test_of_many_skips_the_two_most_probable_stay():
+  p = {path: [0., .4 + .01 * i, 0., .3, .2] for i, path in enumerate(PATHS)}
+  record = {'history': {'probabilities': [probabilities(0), p]}}
+  assert list(project.limited(record).values()) == ['nor_conv_3x3'] * 4 + ['skip_connect'] * 2
+  few = {'history': {'probabilities': [p, probabilities(3)]}}
+  assert set(project.limited(few).values()) == {'nor_conv_3x3'}
+
+
 def test_random_search_takes_the_best_by_validation_and_is_judged_by_test():
   options = argparse.Namespace(epochs=24)
   record = project.at_random(options, TABLE, 0)
