@@ -36,12 +36,17 @@ LIMITED = 'DARTS, at most 2 skips'
 
 
 class Method(NamedTuple):
-  """rule, others: made for a number of steps: of the choices; further ones by pattern. penalties: as of `objective`."""
+  """rule, others: made for a number of steps: of the choices; further ones by pattern. penalties: as of `objective`.
+
+  bilevel: as of `make_step`; None: one step for both, on the weights' half. decay: of the weights. fixed: decisions
+  stay as they start, and operators are selected by perturbation.
+  """
   rule: Callable[[int], Rule]
   others: Callable[[int], Mapping[str, Rule]] = lambda steps: {}
   penalties: Mapping[str, Callable] = {}
   bilevel: str | None = 'first'
   decay: float = 5e-4
+  fixed: bool = False
 
 
 def falling(first, last):
@@ -57,6 +62,7 @@ def zero_one(facts):
 METHODS = {
     'DARTS': Method(lambda steps: search.softmax()),
     'R-DARTS, decay 81e-4': Method(lambda steps: search.softmax(), decay=81e-4),
+    'DARTS-PT, fixed': Method(lambda steps: search.softmax(), bilevel=None, fixed=True),
     'DARTS-': Method(lambda steps: search.softmax(),
                      lambda steps: {'auxiliary_skip': search.auxiliary_skip(falling(1., 0.)(steps))}),
     'FairDARTS': Method(lambda steps: search.sigmoid(), penalties={'zero_one': zero_one}),
@@ -105,6 +111,7 @@ def optimizer(method, options, steps, reparam: Reparam, slots) -> optax.Gradient
   weights = optax.chain(optax.clip_by_global_norm(5.), optax.add_decayed_weights(method.decay),
                         optax.sgd(optax.cosine_decay_schedule(options.rate, steps, .04), .9))
   decisions = optax.chain(optax.add_decayed_weights(1e-3), optax.adam(options.decision_rate, b1=.5))
+  decisions = optax.set_to_zero() if method.fixed else decisions
   return train.optimizer(reparam, slots, weights=weights, decisions=decisions)
 
 
@@ -260,6 +267,8 @@ def searches(options):
     found = made(METHODS[name], options, whole['image'], whole['label'])
     for seed in options.seeds:
       state, record = run(name, found, options, seed)
+      if METHODS[name].fixed:
+        record = selected(record, name, perturbed(record, found, state), found, state)
       yield record
       if name == 'DARTS':
         yield stopped(record)

@@ -4,11 +4,12 @@ import importlib.util
 import itertools
 import pathlib
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from effjax.reparam import Fact
+from effjax.reparam import Fact, at
 from effjax.search import nas_bench_201
 
 PATH = pathlib.Path(__file__).parents[2] / 'projects/darts_collapse/search.py'
@@ -50,6 +51,20 @@ def test_random_search_takes_the_best_by_validation_and_is_judged_by_test():
   found = project.judged(record, TABLE)
   assert found['test'] == TABLE.test[rows].max()
   assert found['better'] == pytest.approx(100 * (TABLE.test > found['test']).mean())
+
+
+@pytest.mark.parametrize(('name', 'moved'), [('DARTS', True), ('DARTS-PT, fixed', False)])
+def test_fixed_decisions_stay(name, moved):
+  method, options = project.METHODS[name], argparse.Namespace(rate=.1, decision_rate=.1)
+  reparam = at('choice', method.rule(1))
+  slots = reparam.init(jax.random.key(0), {'choice': jnp.full(5, .2), 'kernel': jnp.ones(3)})
+  tx = project.optimizer(method, options, 1, reparam, slots)
+  parts = (slots.theta, slots.phi, {})
+  gradient = jax.tree.map(lambda x: x + 1, parts)
+  with jax.numpy_dtype_promotion('standard'):  # optax' cosine divides the count of steps
+    updates, _ = tx.update(gradient, tx.init(parts), parts)
+  assert all(jnp.any(x != 0) == moved for x in jax.tree.leaves(updates[1], is_leaf=lambda x: x is None))
+  assert jnp.any(updates[0]['kernel'] != 0)
 
 
 def test_zero_one_is_lowest_where_gates_are_decided():
