@@ -7,6 +7,7 @@ from effjax.errors import EffjaxError
 from effjax.layers.block import Block
 from effjax.layers.conv_bias import ConvBias
 from effjax.layers.conv_bn import ConvBN
+from effjax.layers.materialize import materialize
 
 SHORTCUTS = ('identity', 'pad', 'project', 'conv')
 
@@ -45,7 +46,7 @@ class Residual(Block):
   @nn.compact
   def __call__(self, x: Float[Array, 'n h w cin'], train: bool) -> Float[Array, 'n h2 w2 features']:
     y = self.branch(x, train)
-    return nn.relu(y + self._shortcut(x, y.shape[-1], train))
+    return materialize(nn.relu(y + self._shortcut(x, y.shape[-1], train)))
 
   def branch(self, x: Float[Array, 'n h w cin'], train: bool) -> Float[Array, 'n h2 w2 features']:
     """What is added to the shortcut, without an activation."""
