@@ -110,8 +110,8 @@ def optimizer(method, options, steps, reparam: Reparam, slots) -> optax.Gradient
   """Momentum on a cosine for the weights, Adam for the decisions, both decayed."""
   weights = optax.chain(optax.clip_by_global_norm(5.), optax.add_decayed_weights(method.decay),
                         optax.sgd(optax.cosine_decay_schedule(options.rate, steps, .04), .9))
-  decisions = optax.chain(optax.add_decayed_weights(1e-3), optax.adam(options.decision_rate, b1=.5))
-  decisions = optax.set_to_zero() if method.fixed else decisions
+  moved = optax.chain(optax.add_decayed_weights(1e-3), optax.adam(options.decision_rate, b1=.5))
+  decisions = optax.set_to_zero() if method.fixed else moved
   return train.optimizer(reparam, slots, weights=weights, decisions=decisions)
 
 
