@@ -31,8 +31,8 @@ from effjax.search import encoding
 from effjax.search.nas_bench_201 import OPERATORS, SPACE, to_text
 from effjax.train.memory import keep_memory
 
-STOPPED, PERTURBED, RANDOM = 'DARTS, stopped by the eigenvalue', 'DARTS-PT', 'random search'
-LIMITED = 'DARTS, at most 2 skips'
+STOPPED, LIMITED = 'DARTS, stopped by the eigenvalue', 'DARTS, at most 2 skips'
+PERTURBED, TUNED, RANDOM = 'DARTS-PT', 'DARTS-PT, tuned', 'random search'
 
 
 class Method(NamedTuple):
@@ -61,6 +61,7 @@ def zero_one(facts):
 
 METHODS = {
     'DARTS': Method(lambda steps: search.softmax()),
+    'DARTS, one level': Method(lambda steps: search.softmax(), bilevel=None),
     'R-DARTS, decay 81e-4': Method(lambda steps: search.softmax(), decay=81e-4),
     'DARTS-PT, fixed': Method(lambda steps: search.softmax(), bilevel=None, fixed=True),
     'DARTS-': Method(lambda steps: search.softmax(),
@@ -247,11 +248,24 @@ def limited(record, most: int = 2) -> encoding.Architecture:
   return largest(p)
 
 
-def perturbed(record, found: Search, state) -> encoding.Architecture:
+def perturbed(record, found: Search, state, tune=None) -> encoding.Architecture:
   """Its operators selected by what the supernet loses without them."""
   order = random.Random(record['seed']).sample(list(SPACE), len(SPACE))
-  chosen = search.perturbation(found.accuracy, found.probabilities(state), order, state=state)
+  chosen = search.perturbation(found.accuracy, found.probabilities(state), order, tune=tune, state=state)
   return encoding.decode(SPACE, np.array([chosen.operators[path] for path in SPACE]))
+
+
+def tuning(found: Search, state, seed: int) -> tuple[Any, Callable]:
+  """(a state whose weights start a new cosine, what trains them for one epoch after each edge is decided)."""
+  key = jax.random.key(seed)
+
+  def tune(state, edge, operator):
+    decided = {'logits': jnp.where(jnp.arange(len(OPERATORS)) == operator, 50., -50.)}
+    choices, *others = state.slots.phi
+    slots = state.slots._replace(phi=(choices | {edge: decided}, *others))
+    return found.epoch(state._replace(slots=slots), jax.random.fold_in(key, int(state.step)))[0]
+  slots, stats = jax.tree.map(jnp.copy, (state.slots, state.model_state))  # an epoch takes what it is given
+  return found.start(key)._replace(slots=slots, model_state=stats), tune
 
 
 def selected(record, method, architecture, found: Search, state) -> dict[str, Any]:
@@ -263,8 +277,11 @@ def selected(record, method, architecture, found: Search, state) -> dict[str, An
 def searches(options):
   """Every record, one after the other."""
   whole = halves(options)
+  make = lambda method, options: made(method, options, whole['image'], whole['label'])
+  tuned = make(METHODS['DARTS']._replace(bilevel=None, fixed=True),
+               argparse.Namespace(**vars(options) | {'epochs': len(SPACE)}))
   for name in options.methods:
-    found = made(METHODS[name], options, whole['image'], whole['label'])
+    found = make(METHODS[name], options)
     for seed in options.seeds:
       state, record = run(name, found, options, seed)
       if METHODS[name].fixed:
@@ -274,6 +291,7 @@ def searches(options):
         yield stopped(record)
         yield selected(record, LIMITED, limited(record), found, state)
         yield selected(record, PERTURBED, perturbed(record, found, state), found, state)
+        yield selected(record, TUNED, perturbed(record, tuned, *tuning(tuned, state, seed)), found, state)
 
 
 class Table(NamedTuple):
