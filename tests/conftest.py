@@ -1,19 +1,19 @@
 """What every test runs under: four CPU devices, strict dtypes and ranks, warnings as errors."""
 import atexit
-import importlib.metadata
 import os
 import shutil
 import tempfile
+
+from jaxlib.version import __version_info__ as JAXLIB
 
 # Before jax is imported: laws about several devices need several, also where there is no accelerator.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # Compiling takes most of the time, and at level 1 half as long: LLVM unrolls no loops. XLA's own passes, and products and
 # sums that are rounded once, are those of level 3. A level in XLA_FLAGS is kept: .ci/run takes 3 for the newest JAX.
-# Before jaxlib 0.11 loops can be written without MLIR too, which sets up a context for each: a quarter quicker. Newer
-# ones have MLIR alone, so that both are tested where .ci/run finds a newer Python.
-OLDER = tuple(map(int, importlib.metadata.version('jaxlib').split('.')[:2])) < (0, 11)
+# Before jaxlib 0.11 loops can be written without MLIR too, which sets up a context for each: a fifth quicker. Newer ones
+# have MLIR alone, so that both are tested where .ci/run finds a newer Python.
 os.environ['XLA_FLAGS'] = ' '.join((
-    '--xla_backend_optimization_level=1', '--xla_cpu_use_fusion_emitters=false' if OLDER else '',
+    '--xla_backend_optimization_level=1', '--xla_cpu_use_fusion_emitters=false' * (JAXLIB < (0, 11)),
     os.environ.get('XLA_FLAGS', ''), '--xla_force_host_platform_device_count=4'))
 # Workers, and the programs that tests start, compile what they share once. A folder in JAX_COMPILATION_CACHE_DIR stays:
 # the next run takes half the time.
