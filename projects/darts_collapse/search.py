@@ -32,7 +32,7 @@ from effjax.search.nas_bench_201 import OPERATORS, SPACE, to_text
 from effjax.train.memory import keep_memory
 
 STOPPED, LIMITED = 'DARTS, stopped by the eigenvalue', 'DARTS, at most 2 skips'
-PERTURBED, TUNED, RANDOM = 'DARTS-PT', 'DARTS-PT, tuned', 'random search'
+PERTURBED, RANDOM = 'DARTS-PT', 'random search'
 
 
 class Method(NamedTuple):
@@ -274,6 +274,21 @@ def selected(record, method, architecture, found: Search, state) -> dict[str, An
   return record | {'method': method, 'architecture': to_text(architecture), 'hard': hard}
 
 
+def readings(record, found: Search, tuned: Search, state):
+  """The search as its method reads it: a record for each way."""
+  name, fixed = record['method'], METHODS[record['method']].fixed
+  of = lambda method, architecture: selected(record, method, architecture, found, state)
+  if not fixed:
+    yield record
+  if name == 'DARTS':
+    yield stopped(record)
+    yield of(LIMITED, limited(record))
+  if name == 'DARTS' or fixed:
+    by_loss = name if fixed else PERTURBED
+    yield of(by_loss, perturbed(record, found, state))
+    yield of(f'{by_loss}, tuned', perturbed(record, tuned, *tuning(tuned, state, record['seed'])))
+
+
 def searches(options):
   """Every record, one after the other."""
   whole = halves(options)
@@ -284,14 +299,7 @@ def searches(options):
     found = make(METHODS[name], options)
     for seed in options.seeds:
       state, record = run(name, found, options, seed)
-      if METHODS[name].fixed:
-        record = selected(record, name, perturbed(record, found, state), found, state)
-      yield record
-      if name == 'DARTS':
-        yield stopped(record)
-        yield selected(record, LIMITED, limited(record), found, state)
-        yield selected(record, PERTURBED, perturbed(record, found, state), found, state)
-        yield selected(record, TUNED, perturbed(record, tuned, *tuning(tuned, state, seed)), found, state)
+      yield from readings(record, found, tuned, state)
 
 
 class Table(NamedTuple):

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from effjax.reparam import Fact, at
+from effjax.reparam import Fact, at, chain
 from effjax.search import nas_bench_201
+from effjax.train import TrainState
 
 PATH = pathlib.Path(__file__).parents[2] / 'projects/darts_collapse/search.py'
 spec = importlib.util.spec_from_file_location('darts_collapse', PATH)
@@ -82,3 +83,18 @@ def test_smaller_images_are_means_of_blocks():
   image = np.array([[0, 2, 10, 10], [4, 6, 10, 11]], np.uint8).reshape(1, 2, 4, 1)
   found = project.smaller(image, 2)
   assert found.dtype == np.uint8 and found.reshape(-1).tolist() == [3, 10]
+
+
+def test_tuning_trains_with_what_is_decided_and_leaves_the_search_alone():
+  reparam, key = chain(at('edges.*choice', project.search.softmax())), jax.random.key(0)
+  slots = reparam.init(key, {'edges': {f'edge{i}': {'choice': jnp.full(5, .2)} for i in range(6)}})
+  state = TrainState(slots, {}, {}, (), (), jnp.zeros((), jnp.int32), key)
+  trained = []  # an epoch that keeps what it is given
+  found = project.Search(lambda key: state, lambda state, key: (trained.append(state) or state, {}), None, None, None)
+  start, tune = project.tuning(found, state, 0)
+  tune(tune(start, PATHS[1], 3), PATHS[4], 0)
+  assert len(trained) == 2
+  for given, decided in ((state, {}), (trained[0], {1: 3}), (trained[1], {1: 3, 4: 0})):
+    for i, path in enumerate(PATHS):
+      wanted = np.eye(5)[decided[i]] if i in decided else np.full(5, .2)
+      np.testing.assert_allclose(reparam.facts(given.slots, False)[path].choice, wanted, atol=1e-7)
