@@ -98,3 +98,22 @@ def test_tuning_trains_with_what_is_decided_and_leaves_the_search_alone():
     for i, path in enumerate(PATHS):
       wanted = np.eye(5)[decided[i]] if i in decided else np.full(5, .2)
       np.testing.assert_allclose(reparam.facts(given.slots, False)[path].choice, wanted, atol=1e-7)
+
+
+@pytest.mark.parametrize(('name', 'wanted'), [
+    ('DARTS', ['DARTS', project.STOPPED, project.LIMITED, 'DARTS-PT', 'DARTS-PT, tuned']),
+    ('DARTS-PT, fixed', ['DARTS-PT, fixed', 'DARTS-PT, fixed, tuned']), ('FairDARTS', ['FairDARTS'])])
+def test_a_search_is_read_in_every_way_of_its_method(name, wanted):
+  slots = chain(at('edges.*choice', project.search.softmax())).init(
+      jax.random.key(0), {'edges': {f'edge{i}': {'choice': jnp.full(5, .2)} for i in range(6)}})
+  state = TrainState(slots, {}, {}, (), (), jnp.zeros((), jnp.int32), jax.random.key(0))
+  soft = {path: jnp.array([.1, .4, .2, .2, .1]) for path in PATHS}
+  worth = jnp.array([0., 1., 2., 4., 3.])  # of operators, all edges alike
+  found = project.Search(lambda key: state, lambda state, key: (state, {}), lambda state: soft,
+                         lambda state, choices: sum(p @ worth for p in choices.values()), None)
+  record = {'method': name, 'seed': 0, 'architecture': '', 'history': {
+      'eigenvalue': [1.], 'probabilities': [{path: p.tolist() for path, p in soft.items()}]}}
+  records = list(project.readings(record, found, found, state))
+  assert [each['method'] for each in records] == wanted
+  if 'DARTS-PT' in name + wanted[-1]:  # what weighs 0.2 and is worth 4 is missed most, not what weighs most
+    assert {each['architecture'] for each in records[-2:]} == {nas_bench_201.to_text(dict.fromkeys(PATHS, 'nor_conv_3x3'))}
