@@ -10,8 +10,8 @@ from jaxlib.version import __version_info__ as JAXLIB
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # Compiling takes most of the time, and at level 1 half as long: LLVM unrolls no loops. XLA's own passes, and products and
 # sums that are rounded once, are those of level 3. A level in XLA_FLAGS is kept: .ci/run takes 3 for the newest JAX.
-# Before jaxlib 0.11 loops can be written without MLIR too, which sets up a context for each: a fifth quicker. Newer ones
-# have MLIR alone, so that both are tested where .ci/run finds a newer Python.
+# Older jaxlibs can write loops without MLIR, which sets up a context for each: a fifth quicker. 0.12 has MLIR alone, so
+# that both are tested where .ci/run finds a newer Python.
 os.environ['XLA_FLAGS'] = ' '.join((
     '--xla_backend_optimization_level=1', '--xla_cpu_use_fusion_emitters=false' * (JAXLIB < (0, 11)),
     os.environ.get('XLA_FLAGS', ''), '--xla_force_host_platform_device_count=4'))

@@ -1,7 +1,7 @@
 """Architecture searches on the cells of NAS-Bench-201 with CIFAR-10: `python search.py --data-dir DIR --tables DIR`.
 
 Every method searches with the same supernet, steps and optimizers; half of the training images move the weights, the
-other half the decisions. Nothing is trained afterwards: the benchmark's table (12 epochs of the whole network) says
+other half the decisions. No cell is trained afterwards: the benchmark's table (12 epochs of the whole network) says
 what a cell is worth, and which part of all 15,625 cells is better. Along the way each search records, epoch by epoch,
 the probabilities, the accuracy on the other half and, where the decisions are a softmax, the dominant eigenvalue of
 the loss by them. Random search gets the best by validation accuracy of as many cells as could be trained for 12 epochs
@@ -269,7 +269,7 @@ def tuning(found: Search, state, seed: int) -> tuple[Any, Callable]:
 
 
 def selected(record, method, architecture, found: Search, state) -> dict[str, Any]:
-  """The same search with another architecture taken from it."""
+  """The same search with another architecture taken from it; hard: with the weights that the search left."""
   hard = float(found.accuracy(state, encoding.one_hot(SPACE, architecture)))
   return record | {'method': method, 'architecture': to_text(architecture), 'hard': hard}
 

@@ -20,6 +20,13 @@ spec.loader.exec_module(project)
 PATHS = list(nas_bench_201.SPACE)
 ARCH = np.array(list(itertools.product(range(5), repeat=6)))
 TABLE = project.Table(ARCH, ARCH.sum(1) / 1., ARCH.sum(1) * 2.)
+SOFTMAX = chain(at('edges.*choice', project.search.softmax()))
+
+
+def started():
+  """The state of a search that has not moved."""
+  slots = SOFTMAX.init(jax.random.key(0), {'edges': {f'edge{i}': {'choice': jnp.full(5, .2)} for i in range(6)}})
+  return TrainState(slots, {}, {}, (), (), jnp.zeros((), jnp.int32), jax.random.key(0))
 
 
 def probabilities(operator):
@@ -86,9 +93,7 @@ def test_smaller_images_are_means_of_blocks():
 
 
 def test_tuning_trains_with_what_is_decided_and_leaves_the_search_alone():
-  reparam, key = chain(at('edges.*choice', project.search.softmax())), jax.random.key(0)
-  slots = reparam.init(key, {'edges': {f'edge{i}': {'choice': jnp.full(5, .2)} for i in range(6)}})
-  state = TrainState(slots, {}, {}, (), (), jnp.zeros((), jnp.int32), key)
+  state = started()
   trained = []  # an epoch that keeps what it is given
   found = project.Search(lambda key: state, lambda state, key: (trained.append(state) or state, {}), None, None, None)
   start, tune = project.tuning(found, state, 0)
@@ -97,16 +102,14 @@ def test_tuning_trains_with_what_is_decided_and_leaves_the_search_alone():
   for given, decided in ((state, {}), (trained[0], {1: 3}), (trained[1], {1: 3, 4: 0})):
     for i, path in enumerate(PATHS):
       wanted = np.eye(5)[decided[i]] if i in decided else np.full(5, .2)
-      np.testing.assert_allclose(reparam.facts(given.slots, False)[path].choice, wanted, atol=1e-7)
+      np.testing.assert_allclose(SOFTMAX.facts(given.slots, False)[path].choice, wanted, atol=1e-7)
 
 
 @pytest.mark.parametrize(('name', 'wanted'), [
     ('DARTS', ['DARTS', project.STOPPED, project.LIMITED, 'DARTS-PT', 'DARTS-PT, tuned']),
     ('DARTS-PT, fixed', ['DARTS-PT, fixed', 'DARTS-PT, fixed, tuned']), ('FairDARTS', ['FairDARTS'])])
 def test_a_search_is_read_in_every_way_of_its_method(name, wanted):
-  slots = chain(at('edges.*choice', project.search.softmax())).init(
-      jax.random.key(0), {'edges': {f'edge{i}': {'choice': jnp.full(5, .2)} for i in range(6)}})
-  state = TrainState(slots, {}, {}, (), (), jnp.zeros((), jnp.int32), jax.random.key(0))
+  state = started()
   soft = {path: jnp.array([.1, .4, .2, .2, .1]) for path in PATHS}
   worth = jnp.array([0., 1., 2., 4., 3.])  # of operators, all edges alike
   found = project.Search(lambda key: state, lambda state, key: (state, {}), lambda state: soft,
