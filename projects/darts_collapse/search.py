@@ -38,14 +38,16 @@ PERTURBED, RANDOM = 'DARTS-PT', 'random search'
 class Method(NamedTuple):
   """rule, others: made for a number of steps: of the choices; further ones by pattern. penalties: as of `objective`.
 
-  bilevel: as of `make_step`; None: one step for both, on the weights' half. decay: of the weights. fixed: decisions
-  stay as they start, and operators are selected by perturbation.
+  bilevel: as of `make_step`; None: one step for both, on the weights' half. decay: of the weights. warm_up: for this
+  part of the steps decisions stay as they start. fixed: they stay throughout, and operators are selected by
+  perturbation.
   """
   rule: Callable[[int], Rule]
   others: Callable[[int], Mapping[str, Rule]] = lambda steps: {}
   penalties: Mapping[str, Callable] = {}
   bilevel: str | None = 'first'
   decay: float = 5e-4
+  warm_up: float = 0.
   fixed: bool = False
 
 
@@ -62,6 +64,7 @@ def zero_one(facts):
 METHODS = {
     'DARTS': Method(lambda steps: search.softmax()),
     'DARTS, one level': Method(lambda steps: search.softmax(), bilevel=None),
+    'DARTS, warm-up': Method(lambda steps: search.softmax(), warm_up=.5),
     'R-DARTS, decay 81e-4': Method(lambda steps: search.softmax(), decay=81e-4),
     'DARTS-PT, fixed': Method(lambda steps: search.softmax(), bilevel=None, fixed=True),
     'DARTS-': Method(lambda steps: search.softmax(),
@@ -111,7 +114,8 @@ def optimizer(method, options, steps, reparam: Reparam, slots) -> optax.Gradient
   """Momentum on a cosine for the weights, Adam for the decisions, both decayed."""
   weights = optax.chain(optax.clip_by_global_norm(5.), optax.add_decayed_weights(method.decay),
                         optax.sgd(optax.cosine_decay_schedule(options.rate, steps, .04), .9))
-  moved = optax.chain(optax.add_decayed_weights(1e-3), optax.adam(options.decision_rate, b1=.5))
+  waiting = lambda step: jnp.where(step < method.warm_up * steps, 0., options.decision_rate)
+  moved = optax.chain(optax.add_decayed_weights(1e-3), optax.adam(waiting, b1=.5))
   decisions = optax.set_to_zero() if method.fixed else moved
   return train.optimizer(reparam, slots, weights=weights, decisions=decisions)
 

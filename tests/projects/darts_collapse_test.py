@@ -75,6 +75,19 @@ def test_fixed_decisions_stay(name, moved):
   assert jnp.any(updates[0]['kernel'] != 0)
 
 
+def test_decisions_wait_for_the_warm_up_of_weights():
+  method, options = project.METHODS['DARTS, warm-up'], argparse.Namespace(rate=.1, decision_rate=.1)
+  reparam = at('choice', method.rule(4))
+  slots = reparam.init(jax.random.key(0), {'choice': jnp.full(5, .2), 'kernel': jnp.ones(3)})
+  tx, parts = project.optimizer(method, options, 4, reparam, slots), (slots.theta, slots.phi, {})
+  state, moved = tx.init(parts), []
+  for _ in range(4):
+    with jax.numpy_dtype_promotion('standard'):
+      updates, state = tx.update(jax.tree.map(lambda x: x + 1, parts), state, parts)
+    moved.append(tuple(any(bool(jnp.any(x)) for x in jax.tree.leaves(part)) for part in updates[:2]))
+  assert moved == [(True, False), (True, False), (True, True), (True, True)]
+
+
 def test_zero_one_is_lowest_where_gates_are_decided():
   facts = lambda p: {'a': Fact(choice=jnp.full(5, p)), 'b': Fact(choice=jnp.full(5, 1 - p))}
   assert project.zero_one(facts(.5)) == 0 and float(project.zero_one(facts(1.))) == pytest.approx(-2.5)
