@@ -52,6 +52,7 @@ PARTS = ('operators', 'channels', 'bits')
 WAYS = {'joint': (PARTS,), 'sequence': (PARTS[:1], PARTS[1:2], PARTS[2:]), 'operators': (PARTS[:1],),
         'channels': (PARTS[1:2],), 'bits': (PARTS[2:],), 'random': ()}
 LEAST = 1 / 16  # of the baseline's bytes: where the area begins
+RATE, LATER_RATE = 1e-2, 3e-3  # peaks of the weights': from the start; of what is trained already, which more destroys
 
 
 class Network(NamedTuple):
@@ -88,7 +89,7 @@ def rules(parts, steps, channels) -> Reparam:
   return chain(*(make() for part, make in made.items() if part in parts))
 
 
-def stage(setting, network: Network, parts, steps, limit, taught, name) -> Network:
+def stage(setting, network: Network, parts, steps, rate, limit, taught, name) -> Network:
   """One search under a budget of bytes: the network that it leaves."""
   fn, params, x = network.fn, network.params, setting.spec()
   channels, profile = graph.channels(fn, params, x), graph.profile(fn, params, x)
@@ -97,7 +98,7 @@ def stage(setting, network: Network, parts, steps, limit, taught, name) -> Netwo
   narrow = {path: Fact(bits=jnp.float32(min(joint.WIDTHS) if 'bits' in parts else 8)) for path in eight}
   train.check_feasible(budgets, train.smallest(budgets, channels, narrow, gated='channels' in parts))
   reparam = rules(parts, steps, channels)
-  state = run_phase(setting, Phase(name, steps, 1e-2, 1e-4, 5e-2), network.forward, reparam,
+  state = run_phase(setting, Phase(name, steps, rate, 1e-4, 5e-2), network.forward, reparam,
                     reparam.init(setting.key(name), params), network.stats, budgets=budgets,
                     terms=distillation({}, 1.), teacher=taught)
   if parts == PARTS[:1]:
@@ -149,10 +150,10 @@ def searched(setting, way, options, bytes_of_baseline, share, taught, number) ->
   """The stages of a way, each a part of the way to its share of the bytes."""
   network, stages, name = started(setting, way, options, 100 * setting.seed + number), WAYS[way], f'{way}_{share}'
   for i, (parts, limit) in enumerate(zip(stages, limits(stages, share)), 1):
-    network = stage(setting, network, parts, options.steps // len(stages), bytes_of_baseline * limit, taught,
-                    f'{name}_{i}')
+    network = stage(setting, network, parts, options.steps // len(stages), RATE if i == 1 else LATER_RATE,
+                    bytes_of_baseline * limit, taught, f'{name}_{i}')
   if not stages:
-    only = Phase(f'{name}_1', options.steps, 1e-2)  # its own checkpoints, as of a stage
+    only = Phase(f'{name}_1', options.steps, RATE)  # its own checkpoints, as of a stage
     state = run_phase(setting, only, network.forward, IDENTITY,
                       IDENTITY.init(setting.key(name), network.params), network.stats,
                       terms=distillation({}, 1.), teacher=taught)
@@ -164,7 +165,7 @@ def point(setting, way, options, baseline, bytes_of_baseline, share, tune, numbe
   """One network: searched, tuned, exported, verified, measured."""
   begin, taught = time.perf_counter(), teacher(*baseline)
   network = searched(setting, way, options, bytes_of_baseline, share, taught, number)
-  last = Phase(f'{way}_{share}', tune, 1e-2, 2e-4)
+  last = Phase(f'{way}_{share}', tune, LATER_RATE, 2e-4)
   row, checks = joint.deploy(setting, last, joint.Trained(network.fn, network.params), baseline, network.bits)
   return {'way': way, 'share': share, 'seed': setting.seed, 'seconds': time.perf_counter() - begin,
           'same': checks['codes_equal'] == 1. and not checks['audit_problems'], **row}
@@ -188,7 +189,7 @@ def main(args):
     setting = setting_of('sweep', options, args.folder / f'seed{seed}')
     setting.folder.mkdir(parents=True, exist_ok=True)
     baseline = joint.train_baseline(options, setting)
-    int8 = joint.deploy(setting, Phase('int8_baseline', args.tune, 5e-4, 1e-4), baseline, baseline, {})[0]
+    int8 = joint.deploy(setting, Phase('int8_baseline', args.tune, LATER_RATE, 2e-4), baseline, baseline, {})[0]
     print(f'seed {seed}: int8 baseline {100 * int8["accuracy"]:.2f} %, {int8["flash_bytes"]:,.0f} bytes', flush=True)
     for way in args.ways:
       for number, share in enumerate(args.shares):
