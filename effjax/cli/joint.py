@@ -89,7 +89,7 @@ def run(options: Options, folder: pathlib.Path) -> dict[str, Any]:
   found = search_network(options, setting, space, baseline)
   before = Phase('int8_baseline', _part(options, .2), 5e-4, 1e-4)
   int8 = deploy(setting, before, baseline, baseline, {})
-  tuning = Phase('result', _part(options, 1.5), 1e-2, 2e-4)
+  tuning = Phase('result', _part(options, 1.5), 3e-3, 2e-4)  # kernels of 4 bits do not survive the rate of the search
   result = deploy(setting, tuning, Trained(found.hard.fn, found.hard.params), baseline, found.hard.bits)
   summary = {
       'baseline': _float_row(setting, baseline), 'int8_baseline': int8[0], 'result': result[0],

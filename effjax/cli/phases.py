@@ -92,7 +92,7 @@ def run_phase(setting: Setting, phase: Phase, forward: Forward, reparam: Reparam
               budgets: Mapping[str, train.Budget] | None = None, penalties: Mapping[str, Callable] | None = None,
               observe: Callable | None = None) -> train.TrainState:
   """Trains to the end, or goes on from the newest checkpoint of this phase. Budgets tighten over its first half."""
-  controller = train.augmented_lagrangian(tighten_steps=phase.steps // 2)
+  controller = train.augmented_lagrangian(tighten_steps=phase.steps // 2, restarts=True)
   objective = train.objective(forward, [train.cross_entropy(), *terms], budgets=budgets, penalties=penalties,
                               teacher=teacher, augment=setting.augment, controller=controller)
   optimizer = train.optimizer(reparam, slots, weights=by_path(phase), parameters=cosine(phase.parameters, phase.steps),

@@ -54,7 +54,7 @@ def violation(cost: Float[Array, ''], limit: float | int) -> Float[Array, '']:
 
 
 def augmented_lagrangian(*, rho: float | int | Schedule = 1., every_steps: int = 25,
-                         tighten_steps: int = 0) -> Controller:
+                         tighten_steps: int = 0, restarts: bool = False) -> Controller:
   """Inequality constraints `g_j <= 0` by the method of multipliers.
 
   `penalty = sum_j (max(0, lambda_j + rho g_j)^2 - lambda_j^2) / (2 rho)` and, every `every_steps` steps,
@@ -65,6 +65,11 @@ def augmented_lagrangian(*, rho: float | int | Schedule = 1., every_steps: int =
   at step `t < T` it is `limit (1 + g_j(0))^(1 - t / T)`. A multiplier that meets the whole violation at once grows
   until decisions have followed, past what the limit is worth, and they go on far below it.
 
+  With `restarts` lambda_j is 0 where an update finds `g_j <= 0`. Gates answer late, and what has closed has no gradient
+  to open again: a multiplier that falls as slowly as it grew closes more than the limit asks for. It does not come to
+  rest then: a cost ends near its limit, a little above it perhaps (`decide` takes that away), where without restarts
+  it may end far below.
+
   Gradient: `d penalty / d g_j = max(0, lambda_j + rho g_j)`; at `rho = 0` (the start of a warm-up) `lambda_j`.
 
   Args:
@@ -73,6 +78,7 @@ def augmented_lagrangian(*, rho: float | int | Schedule = 1., every_steps: int =
       the multipliers outrun the decisions, and gates close for good that the budget had room for; with more than a
       fortieth of the run they do not arrive.
     tighten_steps: T, in steps of the optimizer; 0 asks for the limits from the start.
+    restarts: whether a multiplier starts again from 0 once its limit, or what is asked for at that step, is met.
 
   Raises:
     EffjaxError: `rho` is not positive, `every_steps` is below 1, or `tighten_steps` below 0.
@@ -117,6 +123,8 @@ def augmented_lagrangian(*, rho: float | int | Schedule = 1., every_steps: int =
     due = step % jnp.asarray(every_steps, step.dtype) == jnp.zeros_like(step)
     moved = {name: jnp.maximum(value + r * violations[name], jnp.zeros_like(value))
              for name, value in multipliers.values.items()}
+    if restarts:
+      moved = {name: jnp.where(violations[name] <= 0., jnp.zeros_like(value), value) for name, value in moved.items()}
     return Multipliers(jax.tree.map(lambda a, b: jnp.where(due, a, b), moved, multipliers.values), step, start)
 
   return Controller(init, penalty, update)

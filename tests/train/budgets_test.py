@@ -3,6 +3,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -96,6 +97,43 @@ def test_limits_tighten_from_the_first_cost_along_a_geometric_line():
     multipliers = controller.update(multipliers, {'c': jnp.float32(3.)})
   g = np.array([8 / max(8 * 4 ** (-t / 4), 2) - 1 for t in range(6)])
   np.testing.assert_allclose(measured, g ** 2 / 2, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(('restarts', 'after'), [(False, [.5, 1., .75, 1.]), (True, [.5, 1., 0., .25])])
+def test_a_multiplier_restarts_where_its_limit_is_met(restarts, after):
+  controller = augmented_lagrangian(rho=1., every_steps=1, restarts=restarts)
+  multipliers, seen = controller.init(['c', 'd']), []
+  for g in (.5, .5, -.25, .25):
+    multipliers = controller.update(multipliers, {'c': jnp.float32(g), 'd': jnp.float32(1.)})
+    seen.append(float(multipliers.values['c']))
+  assert seen == after and float(multipliers.values['d']) == 4.
+
+
+def test_between_updates_a_multiplier_does_not_restart():
+  controller = augmented_lagrangian(rho=1., every_steps=2, restarts=True)
+  multipliers = controller.init(['c'])._replace(values={'c': jnp.float32(1.)})
+  multipliers = controller.update(multipliers, {'c': jnp.float32(-.5)})
+  assert float(multipliers.values['c']) == 1.
+  assert float(controller.update(multipliers, {'c': jnp.float32(-.5)}).values['c']) == 0.
+
+
+@pytest.mark.parametrize(('restarts', 'least', 'most'), [(False, 0., .1), (True, .23, .27)])
+def test_gates_that_answer_late_end_at_a_limit_with_restarts_and_far_below_without(restarts, least, most):
+  # 16 saturated gates of different worth under Adam, of which a quarter may stay open.
+  controller, tx = augmented_lagrangian(every_steps=10, restarts=restarts), optax.adam(.05, b1=.5, b2=.99)
+  violation = lambda a: {'c': jax.nn.sigmoid(a).mean() / .25 - 1.}
+
+  def step(carry, _):
+    a, state, multipliers = carry
+    worth = lambda a: jnp.mean(jnp.linspace(0., 1., 16) * jax.nn.sigmoid(a))
+    gradient = jax.grad(lambda a: controller.penalty(multipliers, violation(a)) - worth(a))(a)
+    with jax.numpy_dtype_promotion('standard'):  # Adam raises floats to the count of its steps
+      updates, state = tx.update(gradient, state)
+    a = a + updates
+    return (a, state, controller.update(multipliers, violation(a))), None
+  start = jnp.full(16, 4.)
+  (a, *_), _ = jax.lax.scan(step, (start, tx.init(start), controller.init(['c'])), None, 400)
+  assert least <= float(jax.nn.sigmoid(a).mean()) <= most
 
 
 def test_a_budget_that_is_met_from_the_start_is_not_relaxed():
