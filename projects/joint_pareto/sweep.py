@@ -5,6 +5,7 @@ quantization-aware training of `--tune`, then the file, which is verified and ru
 teacher and optimizers. The ways differ in what the search decides:
 
   joint       operators, channels and bits in one loss.
+  channels+bits   both in one loss, with the operators of the baseline.
   sequence    operators, then channels, then bits, a third of the steps each; bits, which are 4 or 8, save the last
               quarter of the bytes, operators and channels go one half of the way there (in log bytes) each.
   operators, channels, bits   that alone; all else as in the baseline, 8 bits where bits are not searched.
@@ -49,8 +50,8 @@ from effjax.search import encoding
 from effjax.train.memory import keep_memory
 
 PARTS = ('operators', 'channels', 'bits')
-WAYS = {'joint': (PARTS,), 'sequence': (PARTS[:1], PARTS[1:2], PARTS[2:]), 'operators': (PARTS[:1],),
-        'channels': (PARTS[1:2],), 'bits': (PARTS[2:],), 'random': ()}
+WAYS = {'joint': (PARTS,), 'channels+bits': (PARTS[1:],), 'sequence': (PARTS[:1], PARTS[1:2], PARTS[2:]),
+        'operators': (PARTS[:1],), 'channels': (PARTS[1:2],), 'bits': (PARTS[2:],), 'random': ()}
 LEAST = 1 / 16  # of the baseline's bytes: where the area begins
 RATE, LATER_RATE = 1e-2, 3e-3  # peaks of the weights': from the start; of what is trained already, which more destroys
 
