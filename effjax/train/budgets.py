@@ -84,9 +84,10 @@ def augmented_lagrangian(*, rho: float | int | Schedule = 1., every_steps: int =
     EffjaxError: `rho` is not positive, `every_steps` is below 1, or `tighten_steps` below 0.
 
   Source: Hestenes 1969, Powell 1969; for inequalities Rockafellar 1973, "The multiplier method of Hestenes and Powell
-  applied to convex programming"; Nocedal and Wright, Numerical Optimization, section 17.3.
-  Differs from the source: a fixed number of optimizer steps in between stands for an exact minimisation; limits that
-  tighten are ours.
+  applied to convex programming"; Nocedal and Wright, Numerical Optimization, section 17.3; restarts from
+  Gallego-Posada et al., "Controlled Sparsity via Constrained Optimization", NeurIPS 2022, arXiv:2208.04425.
+  Differs from the sources: a fixed number of optimizer steps in between stands for an exact minimisation; limits that
+  tighten are ours; the restarts' source has no quadratic term.
 
   >>> controller = augmented_lagrangian(rho=2., every_steps=1)
   >>> multipliers = controller.update(controller.init(['macs']), {'macs': jnp.array(0.5)})
