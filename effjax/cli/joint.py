@@ -38,6 +38,7 @@ WIDTHS = (4, 8)  # bits that the target's convolutions can read
 OPERATORS = ('mb3_k3', 'mb6_k3', 'mb3_k5', 'sep_k3', 'skip')
 BASELINE = ('mb6_k3',)
 FLASH, MACS = .30, .40  # of the baseline's int8 network
+RATE, LATER_RATE = 1e-2, 3e-3  # peaks of the weights': from the start; of what is trained already, which more destroys
 CALLED = 'give package.module:Class, called as Class(num_classes) and then (x, train)'
 HINT = 'head/conv'  # the tap before the global mean, where student and baseline are compared
 
@@ -89,7 +90,7 @@ def run(options: Options, folder: pathlib.Path) -> dict[str, Any]:
   found = search_network(options, setting, space, baseline)
   before = Phase('int8_baseline', _part(options, .2), 5e-4, 1e-4)
   int8 = deploy(setting, before, baseline, baseline, {})
-  tuning = Phase('result', _part(options, 1.5), 3e-3, 2e-4)  # kernels of 4 bits do not survive the rate of the search
+  tuning = Phase('result', _part(options, 1.5), LATER_RATE, 2e-4)
   result = deploy(setting, tuning, Trained(found.hard.fn, found.hard.params), baseline, found.hard.bits)
   summary = {
       'baseline': _float_row(setting, baseline), 'int8_baseline': int8[0], 'result': result[0],
@@ -124,7 +125,7 @@ def train_baseline(options: Options, setting: Setting) -> Trained:
   """The float network that everything is measured against and taught by."""
   net, plain = networks(options, setting, BASELINE)
   params, stats = initial(plain, setting, 'baseline')
-  state = run_phase(setting, Phase('baseline', options.steps, 1e-2), flax_forward(net), IDENTITY,
+  state = run_phase(setting, Phase('baseline', options.steps, RATE), flax_forward(net), IDENTITY,
                     IDENTITY.init(setting.key('init'), params), stats)
   return _evaluated(plain, state.slots.theta, state.model_state)
 
@@ -135,7 +136,7 @@ def search_network(options: Options, setting: Setting, space: Space, baseline: T
   params, stats = initial(plain, setting, 'supernet')
   params = baseline.params if options.model else params  # a user's network is compressed as it was trained
   reparam, hints = _joint_reparam(options, space.channels, params), [] if options.model else [HINT]
-  phase = Phase('search', options.steps, 1e-2, 1e-4, 5e-2, options.bilevel)
+  phase = Phase('search', options.steps, RATE, 1e-4, 5e-2, options.bilevel)
   state = run_phase(setting, phase, flax_forward(net, hints), reparam, reparam.init(setting.key('slots'), params),
                     stats, budgets=space.budgets, terms=distillation(dict.fromkeys(hints, HINT), 1.),
                     teacher=teacher(*baseline, hints))

@@ -91,7 +91,8 @@ def run_phase(setting: Setting, phase: Phase, forward: Forward, reparam: Reparam
               model_state: PyTree, *, terms: Sequence[Term] = (), teacher: Callable | None = None,
               budgets: Mapping[str, train.Budget] | None = None, penalties: Mapping[str, Callable] | None = None,
               observe: Callable | None = None) -> train.TrainState:
-  """Trains to the end, or goes on from the newest checkpoint of this phase. Budgets tighten over its first half."""
+  """Trains to the end, or goes on from the newest checkpoint of this phase. Budgets tighten over its first half,
+  and a multiplier starts again from 0 once its limit is met."""
   controller = train.augmented_lagrangian(tighten_steps=phase.steps // 2, restarts=True)
   objective = train.objective(forward, [train.cross_entropy(), *terms], budgets=budgets, penalties=penalties,
                               teacher=teacher, augment=setting.augment, controller=controller)

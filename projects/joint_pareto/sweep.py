@@ -5,7 +5,7 @@ quantization-aware training of `--tune`, then the file, which is verified and ru
 teacher and optimizers. The ways differ in what the search decides:
 
   joint       operators, channels and bits in one loss.
-  channels+bits   both in one loss, with the operators of the baseline.
+  channels+bits   those two in one loss, with the operators of the baseline.
   sequence    operators, then channels, then bits, a third of the steps each; bits, which are 4 or 8, save the last
               quarter of the bytes, operators and channels go one half of the way there (in log bytes) each.
   operators, channels, bits   that alone; all else as in the baseline, 8 bits where bits are not searched.
@@ -53,7 +53,6 @@ PARTS = ('operators', 'channels', 'bits')
 WAYS = {'joint': (PARTS,), 'channels+bits': (PARTS[1:],), 'sequence': (PARTS[:1], PARTS[1:2], PARTS[2:]),
         'operators': (PARTS[:1],), 'channels': (PARTS[1:2],), 'bits': (PARTS[2:],), 'random': ()}
 LEAST = 1 / 16  # of the baseline's bytes: where the area begins
-RATE, LATER_RATE = 1e-2, 3e-3  # peaks of the weights': from the start; of what is trained already, which more destroys
 
 
 class Network(NamedTuple):
@@ -151,10 +150,10 @@ def searched(setting, way, options, bytes_of_baseline, share, taught, number) ->
   """The stages of a way, each a part of the way to its share of the bytes."""
   network, stages, name = started(setting, way, options, 100 * setting.seed + number), WAYS[way], f'{way}_{share}'
   for i, (parts, limit) in enumerate(zip(stages, limits(stages, share)), 1):
-    network = stage(setting, network, parts, options.steps // len(stages), RATE if i == 1 else LATER_RATE,
+    network = stage(setting, network, parts, options.steps // len(stages), joint.RATE if i == 1 else joint.LATER_RATE,
                     bytes_of_baseline * limit, taught, f'{name}_{i}')
   if not stages:
-    only = Phase(f'{name}_1', options.steps, RATE)  # its own checkpoints, as of a stage
+    only = Phase(f'{name}_1', options.steps, joint.RATE)  # its own checkpoints, as of a stage
     state = run_phase(setting, only, network.forward, IDENTITY,
                       IDENTITY.init(setting.key(name), network.params), network.stats,
                       terms=distillation({}, 1.), teacher=taught)
@@ -166,7 +165,7 @@ def point(setting, way, options, baseline, bytes_of_baseline, share, tune, numbe
   """One network: searched, tuned, exported, verified, measured."""
   begin, taught = time.perf_counter(), teacher(*baseline)
   network = searched(setting, way, options, bytes_of_baseline, share, taught, number)
-  last = Phase(f'{way}_{share}', tune, LATER_RATE, 2e-4)
+  last = Phase(f'{way}_{share}', tune, joint.LATER_RATE, 2e-4)
   row, checks = joint.deploy(setting, last, joint.Trained(network.fn, network.params), baseline, network.bits)
   return {'way': way, 'share': share, 'seed': setting.seed, 'seconds': time.perf_counter() - begin,
           'same': checks['codes_equal'] == 1. and not checks['audit_problems'], **row}
@@ -190,7 +189,7 @@ def main(args):
     setting = setting_of('sweep', options, args.folder / f'seed{seed}')
     setting.folder.mkdir(parents=True, exist_ok=True)
     baseline = joint.train_baseline(options, setting)
-    int8 = joint.deploy(setting, Phase('int8_baseline', args.tune, LATER_RATE, 2e-4), baseline, baseline, {})[0]
+    int8 = joint.deploy(setting, Phase('int8_baseline', args.tune, joint.LATER_RATE, 2e-4), baseline, baseline, {})[0]
     print(f'seed {seed}: int8 baseline {100 * int8["accuracy"]:.2f} %, {int8["flash_bytes"]:,.0f} bytes', flush=True)
     for way in args.ways:
       for number, share in enumerate(args.shares):
