@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from effjax.errors import EffjaxError
 
 SMALLEST_SCALE = 1e-6
-_SHRINKS = tuple(np.linspace(.4, 1., 25))  # parts of the observed range that the initialisation tries
+_SHRINKS = tuple(np.linspace(1., .4, 25))  # parts of the observed range that are tried; the first of equals
 
 
 class ActivationQuantizer(NamedTuple):
@@ -40,7 +40,7 @@ def lsq_plus(bits: int = 8, *, zero_point: int | None = None) -> ActivationQuant
       d/doffset = 0 inside, -g s outside
 
   `init` takes, of 25 ranges shrunk from the samples' smallest and largest value, that of least squared error
-  (section 3.2).
+  (section 3.2). Samples that are all 0 start with the range [0, 1] (`with_zero`).
   The scale is floored at 1e-6 in the forward pass; its derivative passes, so that it can recover.
 
   Differs from the paper: the learned offset is the zero point in codes (`beta = -s z`), rounded with a
@@ -141,7 +141,7 @@ def _quantize_jvp(low, high, primals, tangents):
 def _fit(samples, low, high, fixed):
   """Scale and offset of least squared error on the samples."""
   x = samples.astype(jnp.float32)
-  smallest, largest = jnp.minimum(x.min(), jnp.float32(0)), jnp.maximum(x.max(), jnp.float32(0))
+  smallest, largest = with_zero(x.min(), x.max())
 
   def candidate(part):
     width = (largest - smallest) / (high - low) if fixed is None else _width(smallest, largest, low, high, fixed)
@@ -154,6 +154,21 @@ def _fit(samples, low, high, fixed):
   errors, scales, zero_points = jax.lax.map(candidate, jnp.asarray(_SHRINKS, jnp.float32))
   best = jnp.argmin(errors)
   return {'scale': scales[best], 'offset': zero_points[best]}
+
+
+def with_zero(smallest: Float[Array, ''], largest: Float[Array, '']) -> tuple[Float[Array, ''], Float[Array, '']]:
+  """The narrowest range that holds both ends and 0; [0, 1] where that is 0 alone.
+
+  A ReLU that is silent on the samples is no reason for codes of 1e-6: kernels take no ratio of scales above 256, and
+  nothing that wakes it later would fit.
+
+  >>> [float(end) for end in with_zero(jnp.float32(2.), jnp.float32(3.))]
+  [0.0, 3.0]
+  >>> [float(end) for end in with_zero(jnp.float32(0.), jnp.float32(0.))]
+  [0.0, 1.0]
+  """
+  low, high = jnp.minimum(smallest, jnp.zeros_like(smallest)), jnp.maximum(largest, jnp.zeros_like(largest))
+  return low, jnp.where(low == high, jnp.ones_like(high), high)
 
 
 def _width(smallest, largest, low, high, zero_point):

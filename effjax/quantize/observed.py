@@ -5,11 +5,11 @@ import jax
 import jax.numpy as jnp
 
 from effjax.errors import EffjaxError
-from effjax.quantize.lsq_plus import ActivationQuantizer, lsq_plus
+from effjax.quantize.lsq_plus import ActivationQuantizer, lsq_plus, with_zero
 
 
 def min_max(bits: int = 8) -> ActivationQuantizer:
-  """The range that holds every sample and 0: `low = min(min x, 0)`, `high = max(max x, 0)`.
+  """The range that holds every sample and 0: `low = min(min x, 0)`, `high = max(max x, 0)`; [0, 1] where all are 0.
 
   The device's `s (clip(round(x / s) + z, qmin, qmax) - z)` with `s = (high - low) / (2^bits - 1)`,
   `z = round(qmin - low / s)`; at 16 bits `z = 0` and `s = max(-low, high) / 32767`. Gradient: `d/dx` as in `lsq_plus`,
@@ -95,12 +95,11 @@ def mse(bits: int = 8) -> ActivationQuantizer:
 
 
 def _observed(bits: int, ends: Callable) -> ActivationQuantizer:
-  """A quantizer whose range is `ends(samples)`, widened to hold 0."""
+  """A quantizer whose range is `ends(samples)`, widened to hold 0; [0, 1] where they are 0."""
   learned, (low, high) = lsq_plus(bits), _codes(bits)
 
   def init(samples):
-    smallest, largest = ends(samples.astype(jnp.float32))
-    return {'low': jnp.minimum(smallest, 0.).astype(jnp.float32), 'high': jnp.maximum(largest, 0.).astype(jnp.float32)}
+    return dict(zip(('low', 'high'), with_zero(*ends(samples.astype(jnp.float32)))))
 
   def grid(phi):
     smallest, largest = jax.lax.stop_gradient((phi['low'], phi['high']))

@@ -11,6 +11,7 @@ from effjax.errors import EffjaxError
 from effjax.graph import shrink
 from effjax.graph.channels import Channels, mask
 from effjax.reparam import CHANNELS, Fact, Reparam, Slots
+from effjax.train.afford import affordable
 from effjax.train.budgets import Budget
 from effjax.tree import Path, PyTree
 
@@ -37,37 +38,37 @@ def decide(channels: Channels, reparam: Reparam, slots: Slots,
   """Hard facts that meet every budget, their costs, and how many channels had to go for that.
 
   The most probable operator and width; every channel that is more probably there than not, and the most probable one
-  of each group. Should a cost still be over its limit, the channels of lowest probability go, as few as possible.
+  of each group. Should a cost still be over its limit, the channels of lowest probability go, as few as possible; where
+  that is not enough, or no channel may go, operators and widths become cheaper (`affordable`).
 
   Raises:
-    EffjaxError: even one channel per group is too much; the budget is named with the value reached.
+    EffjaxError: that is not enough either; the budget is named with the value reached.
   """
   facts, soft = reparam.facts(slots, True), reparam.facts(slots, False)
-  if CHANNELS not in facts:
-    return facts, _costs(budgets, facts), 0
-  score = np.asarray(soft[CHANNELS].keep)
-  best = np.zeros(channels.size, bool)
-  for group in range(channels.groups.max() + 1):
-    best[max(np.flatnonzero(channels.groups == group), key=lambda c: score[c])] = True
+  gated = CHANNELS in facts
+  score = np.asarray(soft[CHANNELS].keep) if gated else np.zeros(0)
+  best = _best(channels, score) if gated else np.zeros(0, bool)
+  facts = affordable(facts, soft, budgets, {CHANNELS: Fact(keep=jnp.asarray(best, jnp.float32))} if gated else {})
   wanted = (score > .5) | best
   order = [c for c in np.argsort(score, kind='stable') if wanted[c] and not best[c]]
-  evaluate = jax.jit(lambda keep: {n: b.cost(facts | {CHANNELS: Fact(keep=keep)}) for n, b in budgets.items()})
+  evaluate = jax.jit(lambda gates: {n: b.cost(facts | gates) for n, b in budgets.items()})
 
   def costs(dropped):
     keep = wanted.copy()
     keep[order[:dropped]] = False
-    return keep, {n: float(v) for n, v in evaluate(jnp.asarray(keep, jnp.float32)).items()}
+    gates = {CHANNELS: Fact(keep=jnp.asarray(keep, jnp.float32))} if gated else {}
+    return gates, {n: float(v) for n, v in evaluate(gates).items()}
 
   low, high = 0, len(order)
-  if over := _over(budgets, costs(high)[1]):
-    raise EffjaxError(f'harden: budget {over[0]!r} of {budgets[over[0]].limit:g} is out of reach of the operators and '
-                      f'widths that were chosen: one channel per group still costs {costs(high)[1][over[0]]:g}; train '
-                      'the search longer or raise the budget')
+  if over := _over(budgets, least := costs(high)[1]):
+    raise EffjaxError(f'harden: budget {over[0]!r} of {budgets[over[0]].limit:g} is out of reach: after every change '
+                      f'of an operator or a width that helps{", with one channel per group," if gated else ""} it '
+                      f'still costs {least[over[0]]:g}; train the search longer or raise the budget')
   while low < high:
     middle = (low + high) // 2
     low, high = (low, middle) if not _over(budgets, costs(middle)[1]) else (middle + 1, high)
-  keep, reached = costs(low)
-  return facts | {CHANNELS: Fact(keep=jnp.asarray(keep, jnp.float32))}, reached, low
+  gates, reached = costs(low)
+  return facts | gates, reached, low
 
 
 def harden(fn: Callable, channels: Channels, reparam: Reparam, slots: Slots, *args: PyTree,
@@ -127,8 +128,12 @@ def smallest(budgets: Mapping[str, Budget], channels: Channels, facts: dict[Path
   return out
 
 
-def _costs(budgets, facts):
-  return {name: float(budget.cost(facts)) for name, budget in budgets.items()}
+def _best(channels, score):
+  """The most probable channel of each group."""
+  best = np.zeros(channels.size, bool)
+  for group in range(channels.groups.max() + 1):
+    best[max(np.flatnonzero(channels.groups == group), key=lambda c: score[c])] = True
+  return best
 
 
 def _over(budgets, costs):

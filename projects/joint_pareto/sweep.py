@@ -101,22 +101,20 @@ def stage(setting, network: Network, parts, steps, rate, limit, taught, name) ->
   state = run_phase(setting, Phase(name, steps, rate, 1e-4, 5e-2), network.forward, reparam,
                     reparam.init(setting.key(name), params), network.stats, budgets=budgets,
                     terms=distillation({}, 1.), teacher=taught)
-  if parts == PARTS[:1]:
-    return derived(setting, network, reparam, state)
   facts = train.decide(channels, reparam, state.slots, budgets)[0]
+  if parts == PARTS[:1]:
+    return derived(setting, network, facts, reparam.apply(*state.slots, None), state.model_state)
   stats = reestimated(setting, network, train.latent(channels, state.slots, facts), state.model_state)
   hard = train.harden(network.evaluated(stats), channels, reparam, state.slots, setting.example(), budgets=budgets)
   return Network(lambda stats: hard.fn, fixed_forward(hard.fn), hard.params, (), bits=hard.bits)
 
 
-def derived(setting, network, reparam, state) -> Network:
+def derived(setting, network, facts, weights, stats) -> Network:
   """The architecture that was found as a Linen network, whose BatchNorm trains on."""
-  facts, x = reparam.facts(state.slots, True), jnp.zeros(setting.spec().shape)
+  x = jnp.zeros(setting.spec().shape)
   space = encoding.space_of(network.plain, x, False)
   net = search.Derived(network.plain, {path: names[int(facts[path].choice.argmax())] for path, names in space.items()})
-  weights = reparam.apply(*state.slots, None)
-  variables = net.inherited({'params': weights, **state.model_state}, x, False)
-  return linen(net, *parts_of(variables))
+  return linen(net, *parts_of(net.inherited({'params': weights, **stats}, x, False)))
 
 
 def reestimated(setting, network, weights, stats):

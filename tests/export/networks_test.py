@@ -51,6 +51,18 @@ def test_other_bits_of_weights_and_activations(case, given, tmp_path):
   assert {tensor.bits for tensor in network.tensors} == {int(activations)}
 
 
+def test_a_relu_that_is_silent_on_the_examples_leaves_as_it_is(tmp_path):
+  scales = jax.numpy.asarray([[300., .01, 3.]])  # as of BatchNorm with a small variance
+  params = {'a': np.eye(3, dtype=np.float32), 'b': np.ones((3, 2), np.float32)}
+  fn = lambda p, x: x @ p['b'] + jax.nn.relu(x @ p['a'] * scales - 1000) @ p['b']
+  x = jax.random.uniform(jax.random.key(0), (64, 3))
+  aware = quantize.aware(fn, params, x)
+  fixed = quantize.deployed(aware, aware.reparam.init(jax.random.key(0), aware.params))
+  network = finalize(fn, fixed.weights, fixed.facts, fixed.ranges, x)
+  tflite(network, tmp_path / 'model.tflite')
+  assert verify(tmp_path / 'model.tflite', network, x).same
+
+
 def test_two_bits_four_to_a_byte(given, tmp_path):
   ready = given('autoencoder', 2)
   network = ready.network()

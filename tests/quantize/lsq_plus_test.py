@@ -7,6 +7,7 @@ import pytest
 
 from effjax.errors import EffjaxError
 from effjax.quantize.lsq_plus import SMALLEST_SCALE, lsq_plus
+from effjax.quantize.observed import min_max, mse, percentile
 
 
 def reference(x, scale, offset, low, high):
@@ -70,11 +71,11 @@ def test_scale_at_the_floor_still_learns():
   assert float(gradient['scale']) > 0
 
 
-def test_constant_zero_samples_give_a_usable_range():
-  quantizer = lsq_plus()
-  phi = quantizer.init(jnp.zeros((2, 2)))
-  assert float(quantizer.facts(phi)[0]) > 0
-  assert np.isfinite(quantizer.apply(phi, jnp.ones((2, 2)))).all()
+@pytest.mark.parametrize('quantizer', [lsq_plus(), lsq_plus(zero_point=-128), min_max(), percentile(), mse()])
+def test_samples_of_zero_start_with_the_range_to_1(quantizer):
+  phi, x = quantizer.init(jnp.zeros((2, 2))), jnp.linspace(0, 1, 12).reshape(3, 4)
+  np.testing.assert_array_equal(quantizer.apply(phi, jnp.zeros((2, 2))), 0.)
+  np.testing.assert_allclose(quantizer.apply(phi, x), x, atol=.5 / 255 + 1e-6)
 
 
 def test_dtype_kept_and_forward_mode_agrees():

@@ -7,6 +7,7 @@ import pytest
 from effjax import cost, graph, quantize, search, sparsify, train, tree
 from effjax.errors import EffjaxError
 from effjax.reparam import CHANNELS, Fact, at, chain, over
+from effjax.train.afford import affordable
 
 LOG_ALPHA = jnp.asarray([-6., 4., 2., 3., -2., 5.])
 X = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4)), jnp.float32)
@@ -56,8 +57,58 @@ def test_the_least_probable_channels_go_and_no_more_than_needed(limit, left):
 
 def test_out_of_reach_is_said_with_the_value():
   channels, reparam, slots, budgets = searched()
-  with pytest.raises(EffjaxError, match=r"budget 'macs' of 1 is out of reach .* still costs \d+; train"):
+  with pytest.raises(EffjaxError, match=r"'macs' of 1 is out of reach: .* with one channel per group, it still costs 7;"):
     train.decide(channels, reparam, slots, budgets(1.))
+
+
+def without_gates(where, rule, logits):
+  """Reparam and slots of one relaxed leaf of `fn`."""
+  params = {'w1': jnp.ones((4, 4)), 'choice': jnp.ones(2) / 2, 'kernel': jnp.ones((4, 6)), 'out': jnp.ones((6, 3))}
+  reparam = at(where, rule)
+  slots = reparam.init(jax.random.key(0), params)
+  slots.phi[where]['logits'] = jnp.asarray(logits)
+  return graph.channels(fn, params, X), graph.profile(fn, params, X[:1]), reparam, slots
+
+
+@pytest.mark.parametrize(('limit', 'operator'), [(58., 0), (57.9, 1), (42., 1)])
+def test_an_operator_gives_way_where_no_channel_can(limit, operator):
+  """16 MACs of operator 0, none of operator 1, 24 + 18 of the rest."""
+  channels, profile, reparam, slots = without_gates('choice', search.softmax(), [2., 0.])
+  budgets = {'macs': train.Budget(lambda facts: cost.macs(profile, facts), limit)}
+  facts, costs, dropped = train.decide(channels, reparam, slots, budgets)
+  np.testing.assert_array_equal(facts['choice'].choice, np.eye(2)[operator])
+  assert costs == {'macs': 58. - 16. * operator} and dropped == 0
+
+
+def test_widths_give_way():
+  channels, profile, reparam, slots = without_gates('kernel', quantize.mixed_bits((4, 8)), [0., 1.])
+  at_8 = {row.path: Fact(bits=jnp.float32(8)) for row in profile.rows}
+  size = lambda facts: cost.flash_bytes(profile, at_8 | facts)
+  limit = float(size({})) - 1
+  facts, costs, _ = train.decide(channels, reparam, slots, {'flash_bytes': train.Budget(size, limit)})
+  assert facts['kernel'].bits == 4 and facts['kernel'].scale is None and costs['flash_bytes'] == float(size({})) - 12
+  with pytest.raises(EffjaxError, match=r"'flash_bytes' of 10 is out of reach: after every change .* helps it still"):
+    train.decide(channels, reparam, slots, {'flash_bytes': train.Budget(size, 10.)})
+
+
+def test_operators_give_way_where_one_channel_each_is_too_much():
+  channels, reparam, slots, budgets = searched()
+  facts, costs, _ = train.decide(channels, reparam, slots, budgets(8.))
+  np.testing.assert_array_equal(facts['choice'].choice, [0, 1])
+  assert costs['macs'] <= 8
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_what_is_given_up_is_the_least_of_all_networks_that_fit(seed):
+  """Of three choices of one budget whose swaps save alike per log probability, greedy is exact: one swap each."""
+  logits = np.random.default_rng(seed).normal(size=(3, 2))
+  soft = {str(i): Fact(choice=jax.nn.softmax(jnp.asarray(row))) for i, row in enumerate(logits)}
+  hard = {path: Fact(choice=jnp.round(fact.choice)) for path, fact in soft.items()}
+  dear = {path: int(fact.choice.argmax()) for path, fact in soft.items()}  # the more probable entry costs 1, else 0
+  count = train.Budget(lambda facts: sum(facts[path].choice[i] for path, i in dear.items()), 1.)
+  found = affordable(hard, soft, {'count': count}, {})
+  kept_one = max(dear, key=lambda path: float(soft[path].choice.max()))
+  assert [path for path, i in dear.items() if found[path].choice[i] == 1] == [kept_one]
 
 
 def test_the_hard_facts_are_what_the_profile_of_the_hardened_network_counts():
