@@ -113,7 +113,8 @@ def plan(options: Options, setting: Setting) -> Space:
   channels, profile = graph.channels(*supernet, example), graph.profile(*supernet, example)
   limits = _limits(options, graph.profile(*baseline, example))
   costs = {'flash_bytes': cost.flash_bytes, 'macs': cost.macs}
-  budget = lambda name, limit: train.Budget(lambda facts: costs[name](profile, facts), limit)
+  paid = lambda facts: train.held(facts, channels.choices)  # by channels and bits
+  budget = lambda name, limit: train.Budget(lambda facts: costs[name](profile, paid(facts)), limit)
   budgets = {name: budget(name, limit) for name, limit in limits.items()}
   narrow = {path: Fact(bits=jnp.float32(WIDTHS[0])) for path in tree.select(options.where, supernet.params)}
   quantize.check_kernels(narrow, {row.path for row in profile.rows})

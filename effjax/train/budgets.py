@@ -53,6 +53,20 @@ def violation(cost: Float[Array, ''], limit: float | int) -> Float[Array, '']:
   return cost / jnp.asarray(limit, cost.dtype) - jnp.ones_like(cost)
 
 
+def held(facts: dict[Path, Fact], paths: Iterable[Path]) -> dict[Path, Fact]:
+  """`facts` of which those of `paths` have no gradient: a budget counts them, and something else has to pay.
+
+  For operators beside gates of channels: `Budget(lambda facts: cost.macs(profile, held(facts, channels.choices)), n)`.
+  An operator's logits answer a tight budget at once, while its channels are all still there and make it dear; had they
+  closed first, it would cost no more than the others. Held, operators compete on the loss, and channels and bits pay.
+
+  >>> size = lambda p: jnp.sum(held({'choice': Fact(choice=p), 'w': Fact(bits=p[0])}, ['choice'])['choice'].choice)
+  >>> jax.grad(size)(jnp.ones(2))
+  Array([0., 0.], dtype=float32)
+  """
+  return facts | {path: jax.lax.stop_gradient(facts[path]) for path in paths if path in facts}
+
+
 def augmented_lagrangian(*, rho: float | int | Schedule = 1., every_steps: int = 25,
                          tighten_steps: int = 0, restarts: bool = False) -> Controller:
   """Inequality constraints `g_j <= 0` by the method of multipliers.

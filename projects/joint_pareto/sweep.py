@@ -94,7 +94,8 @@ def stage(setting, network: Network, parts, steps, rate, limit, taught, name) ->
   fn, params, x = network.fn, network.params, setting.spec()
   channels, profile = graph.channels(fn, params, x), graph.profile(fn, params, x)
   eight = {row.path: Fact(bits=jnp.float32(8)) for row in profile.rows}
-  budgets = {'flash_bytes': train.Budget(lambda facts: cost.flash_bytes(profile, eight | facts), limit)}
+  paid = lambda facts: train.held(facts, channels.choices if 'channels' in parts else ())  # as in `effjax joint`
+  budgets = {'flash_bytes': train.Budget(lambda facts: cost.flash_bytes(profile, eight | paid(facts)), limit)}
   narrow = {path: Fact(bits=jnp.float32(min(joint.WIDTHS) if 'bits' in parts else 8)) for path in eight}
   train.check_feasible(budgets, train.smallest(budgets, channels, narrow, gated='channels' in parts))
   reparam = rules(parts, steps, channels)

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effjax.errors import EffjaxError
-from effjax.train import Budget, augmented_lagrangian, check_feasible, violation
+from effjax.reparam import Fact
+from effjax.train import Budget, augmented_lagrangian, check_feasible, held, violation
 
 
 def minimize(target, costs, limits, controller, steps=3000, rate=.05):
@@ -156,3 +157,13 @@ def test_an_infeasible_budget_is_named_with_the_smallest_reachable_value():
 def test_mistakes(options, text):
   with pytest.raises(EffjaxError, match=text):
     augmented_lagrangian(**options)
+
+
+def test_what_is_held_counts_and_has_no_gradient():
+  facts = {'choice': Fact(choice=jnp.array([.3, .7])), 'w': Fact(bits=jnp.array([4., 8.]), choice=jnp.array([.5, .5]))}
+  size = lambda facts: facts['choice'].choice @ jnp.array([1., 5.]) * (facts['w'].choice @ facts['w'].bits)
+  value, gradient = jax.value_and_grad(lambda facts: size(held(facts, ['choice', 'another/choice'])))(facts)
+  free = jax.grad(size)(facts)
+  assert value == size(facts) and jnp.any(free['choice'].choice != 0)
+  np.testing.assert_array_equal(gradient['choice'].choice, [0., 0.])
+  np.testing.assert_array_equal(gradient['w'].choice, free['w'].choice)
