@@ -30,7 +30,7 @@ from effjax.cli.phases import (
   user_class,
 )
 from effjax.errors import EffjaxError
-from effjax.reparam import Reparam, Rule, at, chain
+from effjax.reparam import Fact, Reparam, Rule, at, chain
 from effjax.search import encoding
 from effjax.tree import Path, PyTree
 
@@ -172,7 +172,8 @@ def observed(folder: pathlib.Path) -> dict[str, list]:
 
 def selected(options: Options, setting: Setting, made: Plan, found: Supernet,
              history: Mapping[str, list]) -> encoding.Architecture:
-  """By the probabilities at the end, or where the eigenvalue had begun to grow; or by what the supernet would lose."""
+  """By the probabilities at the end, or where the eigenvalue had begun to grow, within the budget (`train.affordable`;
+  DARTS' cells drop edges instead); or by what the supernet would lose."""
   if options.select == 'perturbation':
     return _perturbed(options, setting, made, found)
   p = found.probabilities
@@ -183,7 +184,10 @@ def selected(options: Options, setting: Setting, made: Plan, found: Supernet,
   if isinstance(net := made.make(None), search.DARTSSpace):
     found = search.derive_architecture(p, net.operators, max_skips=options.max_skips)
     return {path: found[path] for path in made.space}
-  return encoding.decode(made.space, np.array([np.argmax(p[path]) for path in made.space]))
+  largest = encoding.one_hot(made.space, np.array([np.argmax(p[path]) for path in made.space]))
+  facts = lambda choices: {path: Fact(choice=jnp.asarray(choices[path])) for path in made.space}
+  found = train.affordable(facts(largest), facts(p), made.budgets, {})
+  return encoding.decode(made.space, np.array([np.argmax(found[path].choice) for path in made.space]))
 
 
 def retrained(options: Options, setting: Setting, made: Plan, architecture: encoding.Architecture, name: str) -> float:

@@ -100,6 +100,18 @@ def test_the_costs_are_those_of_the_architecture(run):
   assert found['macs'] == macs
 
 
+@pytest.mark.parametrize(('macs', 'names'), [(20_800, ['k3', 'k3']), (12_600, ['k1', 'k3']), (3_400, ['k1', 'skip'])])
+def test_what_is_selected_is_within_the_budget(macs, names, tmp_path):
+  """2,344 MACs and 9,216 of a k3, 1,024 of a k1, none of a skip; the first choice is the less sure one."""
+  options = job.Options(space='tiny:Tiny', macs=macs)
+  setting = setting_of('search', options, tmp_path)
+  made = job.plan(options, setting)
+  p = {'first/choice': [.4, .5, .1], 'second/choice': [.1, .8, .1]}
+  found = job.Supernet(None, {path: jnp.asarray(q) for path, q in p.items()}, None)
+  architecture = job.selected(options, setting, made, found, {})
+  assert [architecture[path] for path in p] == names
+
+
 def test_a_killed_search_ends_bitwise_the_same(run, tmp_path):
   environment = os.environ | {'PYTHONPATH': f'{HERE}{os.pathsep}{os.environ.get("PYTHONPATH", "")}'}
   child = lambda *argv: subprocess.run([sys.executable, '-c', *argv], env=environment, capture_output=True, text=True)
