@@ -72,7 +72,8 @@ METHODS = {
     'FairDARTS': Method(lambda steps: search.sigmoid(), penalties={'zero_one': zero_one}),
     'GDAS': Method(lambda steps: search.straight_through_gumbel(temperature=falling(10., .1)(steps))),
     'SNAS': Method(lambda steps: search.gumbel(temperature=falling(2., .1)(steps)), bilevel=None),
-    'DrNAS': Method(lambda steps: search.dirichlet())}
+    'DrNAS': Method(lambda steps: search.dirichlet()),
+    'DrNAS, warm-up': Method(lambda steps: search.dirichlet(), warm_up=.5)}
 
 
 class Search(NamedTuple):
