@@ -1,5 +1,5 @@
 """The joint step: objective, budgets, optimizer, step, devices, checkpoints, the loop, and what comes after it."""
-from effjax.train.afford import affordable
+from effjax.train.affordable import affordable
 from effjax.train.budgets import Budget, Controller, Multipliers, augmented_lagrangian, check_feasible, held, violation
 from effjax.train.checkpoint import latest_step, restore, save
 from effjax.train.evaluate import accuracy, reestimate

@@ -11,7 +11,7 @@ from effjax.errors import EffjaxError
 from effjax.graph import shrink
 from effjax.graph.channels import Channels, mask
 from effjax.reparam import CHANNELS, Fact, Reparam, Slots
-from effjax.train.afford import affordable
+from effjax.train.affordable import affordable
 from effjax.train.budgets import Budget
 from effjax.tree import Path, PyTree
 
@@ -48,7 +48,8 @@ def decide(channels: Channels, reparam: Reparam, slots: Slots,
   gated = CHANNELS in facts
   score = np.asarray(soft[CHANNELS].keep) if gated else np.zeros(0)
   best = _best(channels, score) if gated else np.zeros(0, bool)
-  facts = affordable(facts, soft, budgets, {CHANNELS: Fact(keep=jnp.asarray(best, jnp.float32))} if gated else {})
+  gates = lambda keep: {CHANNELS: Fact(keep=jnp.asarray(keep, jnp.float32))} if gated else {}
+  facts = affordable(facts, soft, budgets, gates(best))
   wanted = (score > .5) | best
   order = [c for c in np.argsort(score, kind='stable') if wanted[c] and not best[c]]
   evaluate = jax.jit(lambda gates: {n: b.cost(facts | gates) for n, b in budgets.items()})
@@ -56,8 +57,7 @@ def decide(channels: Channels, reparam: Reparam, slots: Slots,
   def costs(dropped):
     keep = wanted.copy()
     keep[order[:dropped]] = False
-    gates = {CHANNELS: Fact(keep=jnp.asarray(keep, jnp.float32))} if gated else {}
-    return gates, {n: float(v) for n, v in evaluate(gates).items()}
+    return keep, {n: float(v) for n, v in evaluate(gates(keep)).items()}
 
   low, high = 0, len(order)
   if over := _over(budgets, least := costs(high)[1]):
@@ -67,8 +67,8 @@ def decide(channels: Channels, reparam: Reparam, slots: Slots,
   while low < high:
     middle = (low + high) // 2
     low, high = (low, middle) if not _over(budgets, costs(middle)[1]) else (middle + 1, high)
-  gates, reached = costs(low)
-  return facts | gates, reached, low
+  keep, reached = costs(low)
+  return facts | gates(keep), reached, low
 
 
 def harden(fn: Callable, channels: Channels, reparam: Reparam, slots: Slots, *args: PyTree,

@@ -7,7 +7,7 @@ import pytest
 from effjax import cost, graph, quantize, search, sparsify, train, tree
 from effjax.errors import EffjaxError
 from effjax.reparam import CHANNELS, Fact, at, chain, over
-from effjax.train.afford import affordable
+from effjax.train.affordable import affordable
 
 LOG_ALPHA = jnp.asarray([-6., 4., 2., 3., -2., 5.])
 X = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4)), jnp.float32)

@@ -1,5 +1,5 @@
 """Operators and widths that a budget allows: the most probable ones, and as little less probable as it takes."""
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import jax
 import numpy as np
@@ -18,7 +18,7 @@ def affordable(hard: Facts, soft: Facts, budgets: Mapping[str, Budget], gates: F
 
   While the sum of violations `max(0, cost / limit - 1)` is positive, one choice gives way to another of its entries:
   that with the smallest `log(p now / p then)` for each unit of violation that it takes away. Greedy: where no single
-  change helps, that is the end, above a limit.
+  change helps, that is the end, above a limit. On the host, after training: no gradient. No paper's.
 
   Args:
     hard, soft: facts of the same slots; a choice is a vector of probabilities in `soft`.
@@ -42,16 +42,15 @@ def affordable(hard: Facts, soft: Facts, budgets: Mapping[str, Budget], gates: F
     found = costs({path: _one_hot(soft[path].choice, i) for path, i in chosen.items()})
     return sum(max(0., float(found[name]) / budget.limit - 1) for name, budget in budgets.items())
 
-  def price(path, i, saved):
-    now, then = (max(float(probabilities[path][k]), _LEAST) for k in (chosen[path], i))
-    return np.log(now / then) / saved
-
+  changes = [(path, i) for path, p in probabilities.items() for i in range(p.size)]
+  log = {(path, i): np.log(max(float(probabilities[path][i]), _LEAST)) for path, i in changes}
   while now := above(chosen):
-    saved = {other: now - above(chosen | dict([other])) for other in _others(chosen, probabilities)}
-    helps = [(price(*other, s), other) for other, s in saved.items() if s > 0]
+    saved = {(path, i): now - above(chosen | {path: i}) for path, i in changes if i != chosen[path]}
+    helps = [((log[path, chosen[path]] - log[path, i]) / s, path, i) for (path, i), s in saved.items() if s > 0]
     if not helps:
       break
-    chosen |= dict([min(helps)[1]])
+    _, path, i = min(helps)
+    chosen[path] = i
   return hard | {path: _made(hard[path], soft[path], i) for path, i in chosen.items()}
 
 
@@ -74,8 +73,3 @@ def _made(hard: Fact, soft: Fact, i: int) -> Fact:
   if i == _chosen(hard, soft):
     return hard
   return Fact(choice=_one_hot(hard.choice, i)) if soft.bits is None else hard._replace(bits=soft.bits[i], scale=None)
-
-
-def _others(chosen: dict[Path, int], probabilities: dict[Path, np.ndarray]) -> Iterator[tuple[Path, int]]:
-  """Every change of one choice."""
-  return ((path, i) for path, p in probabilities.items() for i in range(p.size) if i != chosen[path])
